@@ -1,0 +1,91 @@
+// What clients ask, after parsing and before anything is looked up.
+
+/// Limits on one request; parsing refuses what lies outside and names the field.
+public enum RequestLimit {
+  public static let k = 1...1000
+  public static let candidates = 1...10_000
+  /// The per-shard R when the request names none.
+  public static let candidatesDefault = 200
+  public static let kDefault = 20
+  /// Ids in one list (`items`, `exclude`, `recent_items`).
+  public static let ids = 1000
+  public static let timeoutMilliseconds = 1.0...60_000.0
+  public static let timeoutDefault: Duration = .milliseconds(500)
+  /// The largest Euclidean norm of a query vector: beyond it float32 products overflow.
+  public static let vectorNorm: Double = 1e18
+  public static let vectorDimension = 4096
+  public static let userBytes = 255
+  public static let requestIDBytes = 128
+  public static let contextFields = 64
+  public static let jsonDepth = 16
+  public static let bodyBytes = 1 << 20
+}
+
+public enum Priority: String, Sendable { case interactive, batch }
+
+public enum ContextValue: Sendable, Equatable {
+  case number(Double)
+  case text(String)
+  case boolean(Bool)
+}
+
+/// One `/v1/recommend`, `/v1/rank` or `/v1/similar` request.
+public struct RankingRequest: Sendable, Equatable {
+  /// Whose taste the query vector stands for.
+  public enum Subject: Sendable, Equatable {
+    case user(String)
+    /// A query vector given outright; its dimension is checked against the pinned version.
+    case vector([Float])
+    /// Ids, newest last; weights 0.85^i counted from the newest.
+    case recentItems([String])
+    /// `/v1/similar`: the item's own vector; the item itself is left out of the answer.
+    case item(String)
+    /// No subject named: the cold-start vector.
+    case anyone
+  }
+  public enum Kind: Sendable, Equatable {
+    /// The best k of the whole catalogue.
+    case retrieve
+    /// These ids, in order of their score.
+    case rank([String])
+  }
+
+  public var kind: Kind
+  public var subject: Subject
+  public var model: String?
+  public var version: String?
+  public var k: Int
+  /// The R asked for; `nil` = max(200, k).
+  public var candidates: Int?
+  public var excludeSeen: Bool
+  public var exclude: [String]
+  public var context: [(name: String, value: ContextValue)]
+  public var minScore: Float?
+  public var timeout: Duration?
+  public var minCoverage: Double
+  public var priority: Priority
+  public var requestID: String
+
+  public init(kind: Kind = .retrieve, subject: Subject = .anyone, k: Int = RequestLimit.kDefault) {
+    self.kind = kind
+    self.subject = subject
+    self.k = k
+    excludeSeen = false
+    exclude = []
+    context = []
+    minCoverage = 0
+    priority = .interactive
+    requestID = ""
+  }
+
+  /// R as asked: what each shard owes phase 2 unless admission lowers it.
+  public var candidatesAsked: Int { candidates ?? max(RequestLimit.candidatesDefault, k) }
+
+  public static func == (a: RankingRequest, b: RankingRequest) -> Bool {
+    a.kind == b.kind && a.subject == b.subject && a.model == b.model && a.version == b.version && a.k == b.k
+      && a.candidates == b.candidates && a.excludeSeen == b.excludeSeen && a.exclude == b.exclude
+      && a.context.elementsEqual(b.context, by: { $0.name == $1.name && $0.value == $1.value })
+      && a.minScore == b.minScore && a.timeout == b.timeout && a.minCoverage == b.minCoverage
+      && a.priority == b.priority && a.requestID == b.requestID
+  }
+}
