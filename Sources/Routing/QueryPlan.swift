@@ -1,0 +1,86 @@
+import RankingCore
+
+// From a request to a query: whose vector, what is left out, which shards are asked. Done once per request, at the
+// coordinator, so that every leg, hedge and retry carries the same.
+
+extension Flight {
+  /// What the request's subject means in `release`, as far as it can be said without asking workers.
+  mutating func resolveSubject(_ release: Release) throws(RankingError) {
+    query.contextValues = release.contextValues(request.context)
+    query.userValues = [Float](repeating: .nan, count: release.userColumns.count)
+    switch request.subject {
+    case .user(let user):
+      if let record = release.users.record(of: user) {
+        query.vector = record.vector
+        query.userValues = record.values
+        if request.excludeSeen { history = record.history }
+        coldStart = false
+      } else {
+        query.vector = release.coldStart
+        coldStart = true
+      }
+    case .vector(let vector):
+      guard vector.count == release.dimension else {
+        throw RankingError(
+          .invalidArgument, "\"vector\" has \(vector.count) numbers; \(release.id) takes \(release.dimension)")
+      }
+      query.vector = vector
+    case .anyone:
+      query.vector = release.coldStart
+      coldStart = true
+    case .recentItems, .item:
+      phase = .lookingUp
+      for id in lookupIDs { shards[ShardID.owner(of: id, shards: shards.count).index] = .waiting }
+    }
+  }
+
+  /// All vectors are there (or do not exist): makes the query of them.
+  mutating func resolveLookups(_ release: Release) throws(RankingError) {
+    switch request.subject {
+    case .item(let id):
+      guard let item = found.first(where: { $0.id == id }) else {
+        throw RankingError(.notFound, "unknown item \"\(id)\" in \(release.id)")
+      }
+      query.vector = item.vector
+      excludedOrdinal = item.ordinal
+    case .recentItems(let ids):
+      var vectors: [[Float]] = []
+      for id in ids {
+        if let item = found.first(where: { $0.id == id }) {
+          vectors.append(item.vector)
+        } else if !unknown.contains(id) {
+          unknown.append(id)
+        }
+      }
+      if vectors.isEmpty {
+        query.vector = release.coldStart
+        coldStart = true
+      } else {
+        query.vector = RecentItems.query(vectors, dimension: release.dimension)
+      }
+    case .user, .vector, .anyone: break
+    }
+  }
+
+  /// Turns to scoring: one task per shard, with what that shard has to leave out or to rank.
+  mutating func planTasks() {
+    phase = .scoring
+    tasks = (0..<shards.count).map { ShardTask(shard: ShardID($0), excludedOrdinals: Array(history[ShardID($0)])) }
+    func owner(_ id: String) -> Int { ShardID.owner(of: id, shards: shards.count).index }
+    for id in request.exclude { tasks[owner(id)].excludedIDs.append(id) }
+    switch request.subject {
+    case .item(let id):
+      if case .retrieve = request.kind { tasks[owner(id)].excludedIDs.append(id) }
+    case .recentItems(let ids):
+      if request.excludeSeen { for id in ids { tasks[owner(id)].excludedIDs.append(id) } }
+    case .user, .vector, .anyone: break
+    }
+    switch request.kind {
+    case .retrieve:
+      for index in shards.indices { shards[index] = .waiting }
+    case .rank(let items):
+      for id in items { tasks[owner(id)].items.append(id) }
+      for index in shards.indices { shards[index] = tasks[index].items.isEmpty ? .notNeeded : .waiting }
+    }
+  }
+}
