@@ -1,0 +1,184 @@
+import Foundation
+import RankingCore
+
+// The JSON files that `coordinator --config` and `worker --config` read. Unknown keys are refused by name: a misspelt
+// setting that is silently ignored is found at 3 a.m.
+
+/// A configuration that cannot be used: one line that says where and what is allowed.
+public struct ConfigurationError: Error, CustomStringConvertible, Sendable {
+  public let description: String
+  public init(_ description: String) { self.description = description }
+}
+
+/// Where a process listens or is reached: `host:port`, IPv6 as `[::1]:8080`, port 0 = any free one.
+public struct SocketAddress: Sendable, Equatable, CustomStringConvertible {
+  public var host: String
+  public var port: UInt16
+  public init(host: String, port: UInt16) {
+    self.host = host
+    self.port = port
+  }
+  public init(_ text: String) throws(ConfigurationError) {
+    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
+      throw ConfigurationError("\"\(text)\" is not an address; write host:port, for example 127.0.0.1:8080")
+    }
+    var host = text[..<colon]
+    if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+    guard !host.isEmpty else {
+      throw ConfigurationError("\"\(text)\" names no host; write host:port, for example 127.0.0.1:8080")
+    }
+    self.init(host: String(host), port: port)
+  }
+  public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+}
+
+public struct CoordinatorConfiguration: Sendable {
+  public struct Worker: Sendable {
+    public var name: String
+    public var address: SocketAddress
+    public init(name: String, address: SocketAddress) {
+      self.name = name
+      self.address = address
+    }
+  }
+  public var name = "coordinator"
+  public var listen = SocketAddress(host: "127.0.0.1", port: 8080)
+  public var store = ""
+  /// Of one model, the last is the serving version.
+  public var models: [ModelVersion] = []
+  public var workers: [Worker] = []
+  public init() {}
+
+  public init(file: String) throws(ConfigurationError) {
+    let json = try ConfigurationFile(file)
+    try json.allow(["name", "listen", "store", "models", "workers"])
+    name = try json.text("name") ?? name
+    if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
+    store = try json.text("store") ?? ""
+    for entry in try json.objects("models") {
+      try entry.allow(["model", "version"])
+      models.append(try entry.release())
+    }
+    for entry in try json.objects("workers") {
+      try entry.allow(["name", "address"])
+      workers.append(
+        Worker(name: try entry.needed("name"), address: try SocketAddress(try entry.needed("address"))))
+    }
+  }
+
+  public func validate() throws(ConfigurationError) {
+    guard !store.isEmpty else { throw ConfigurationError("\"store\" is needed: the directory that holds the bundles") }
+    guard !models.isEmpty else { throw ConfigurationError("\"models\" is empty: name at least one model and version") }
+    guard !workers.isEmpty else { throw ConfigurationError("\"workers\" is empty: name at least one worker") }
+    guard Set(workers.map(\.name)).count == workers.count else {
+      throw ConfigurationError("\"workers\" names a worker twice")
+    }
+  }
+}
+
+public struct WorkerConfiguration: Sendable {
+  public struct Holding: Sendable {
+    public var release: ModelVersion
+    public var shards: [ShardID]
+    public init(release: ModelVersion, shards: [ShardID]) {
+      self.release = release
+      self.shards = shards
+    }
+  }
+  public var name = "worker"
+  public var listen = SocketAddress(host: "127.0.0.1", port: 0)
+  public var store = ""
+  public var holdings: [Holding] = []
+  /// Compute threads; 0 = one per core.
+  public var scoringThreads = 0
+  public init() {}
+
+  public init(file: String) throws(ConfigurationError) {
+    let json = try ConfigurationFile(file)
+    try json.allow(["name", "listen", "store", "holdings", "scoring_threads"])
+    name = try json.text("name") ?? name
+    if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
+    store = try json.text("store") ?? ""
+    scoringThreads = try json.integer("scoring_threads", in: 0...1024) ?? 0
+    for entry in try json.objects("holdings") {
+      try entry.allow(["model", "version", "shards"])
+      holdings.append(
+        Holding(release: try entry.release(), shards: try entry.integers("shards", in: 0...4095).map { ShardID($0) }))
+    }
+  }
+
+  public func validate() throws(ConfigurationError) {
+    guard !store.isEmpty else { throw ConfigurationError("\"store\" is needed: the directory that holds the bundles") }
+  }
+}
+
+/// A JSON object with its place, so that every complaint says where.
+private struct ConfigurationFile {
+  let place: String
+  let object: [String: Any]
+
+  init(_ file: String) throws(ConfigurationError) {
+    guard let data = FileManager.default.contents(atPath: file) else {
+      throw ConfigurationError("\(file): cannot be read")
+    }
+    do {
+      guard let object = try JSONSerialization.jsonObject(with: data) as? [String: Any] else {
+        throw ConfigurationError("\(file): must be one JSON object")
+      }
+      self.init(place: file, object: object)
+    } catch let error as ConfigurationError {
+      throw error
+    } catch {
+      throw ConfigurationError("\(file): not JSON: \(error.localizedDescription)")
+    }
+  }
+  init(place: String, object: [String: Any]) {
+    self.place = place
+    self.object = object
+  }
+
+  func allow(_ keys: [String]) throws(ConfigurationError) {
+    for key in object.keys.sorted() where !keys.contains(key) {
+      throw ConfigurationError("\(place): unknown key \"\(key)\"; allowed: \(keys.joined(separator: ", "))")
+    }
+  }
+  func text(_ key: String) throws(ConfigurationError) -> String? {
+    guard let value = object[key] else { return nil }
+    guard let text = value as? String else { throw ConfigurationError("\(place): \"\(key)\" must be a text") }
+    return text
+  }
+  func needed(_ key: String) throws(ConfigurationError) -> String {
+    guard let text = try text(key) else { throw ConfigurationError("\(place): \"\(key)\" is needed") }
+    return text
+  }
+  func integer(_ key: String, in range: ClosedRange<Int>) throws(ConfigurationError) -> Int? {
+    guard let value = object[key] else { return nil }
+    guard let number = value as? Int, range.contains(number) else {
+      throw ConfigurationError(
+        "\(place): \"\(key)\" must be a whole number, \(range.lowerBound) to \(range.upperBound)")
+    }
+    return number
+  }
+  func integers(_ key: String, in range: ClosedRange<Int>) throws(ConfigurationError) -> [Int] {
+    guard let numbers = object[key] as? [Int], numbers.allSatisfy(range.contains) else {
+      throw ConfigurationError(
+        "\(place): \"\(key)\" must be a list of whole numbers, \(range.lowerBound) to \(range.upperBound)")
+    }
+    return numbers
+  }
+  func objects(_ key: String) throws(ConfigurationError) -> [ConfigurationFile] {
+    guard let value = object[key] else { return [] }
+    guard let list = value as? [[String: Any]] else {
+      throw ConfigurationError("\(place): \"\(key)\" must be a list of objects")
+    }
+    return list.enumerated().map { ConfigurationFile(place: "\(place): \(key)[\($0.offset)]", object: $0.element) }
+  }
+  func release() throws(ConfigurationError) -> ModelVersion {
+    let release = ModelVersion(model: try needed("model"), version: try needed("version"))
+    for name in [release.model, release.version] where !ModelVersion.isValidName(name) {
+      throw ConfigurationError(
+        "\(place): \"\(name)\" is not a name; allowed: 1 to 64 of A-Z a-z 0-9 . _ -, not starting with a dot")
+    }
+    return release
+  }
+}

@@ -1,0 +1,110 @@
+import RankingCore
+
+// Unary gRPC over HTTP/2: framing, timeouts, status (the gRPC over HTTP2 protocol description).
+
+public enum GRPC {
+  public static let contentType = "application/grpc"
+  public static let scorePath = "/shortlist.v1.Worker/Score"
+  public static let lookupPath = "/shortlist.v1.Worker/Lookup"
+  public static let statusPath = "/shortlist.v1.Worker/Status"
+  public static let healthPath = "/grpc.health.v1.Health/Check"
+  static let prefixBytes = 5
+
+  public enum Status: Int, Sendable {
+    case ok = 0
+    case cancelled, unknown, invalidArgument, deadlineExceeded, notFound, alreadyExists, permissionDenied
+    case resourceExhausted, failedPrecondition, aborted, outOfRange, unimplemented, `internal`, unavailable, dataLoss
+    case unauthenticated
+  }
+
+  /// A message with its prefix: one byte "not compressed", four bytes of length.
+  public static func frame(_ parts: [UInt8]...) -> [UInt8] {
+    let length = parts.reduce(0) { $0 + $1.count }
+    var out: [UInt8] = []
+    out.reserveCapacity(prefixBytes + length)
+    out.append(0)
+    for shift in stride(from: 24, through: 0, by: -8) { out.append(UInt8(truncatingIfNeeded: length >> shift)) }
+    for part in parts { out.append(contentsOf: part) }
+    return out
+  }
+
+  /// The one message of a unary body.
+  public static func message(_ body: UnsafeRawBufferPointer) -> Result<UnsafeRawBufferPointer, StatusError> {
+    guard body.count >= prefixBytes else {
+      return .failure(StatusError(.internal, "the body ends within a message prefix"))
+    }
+    guard body[0] == 0 else {
+      return .failure(StatusError(.unimplemented, "compressed messages are not supported; send grpc-encoding identity"))
+    }
+    let length = body[1..<5].reduce(0) { $0 << 8 | Int($1) }
+    guard body.count == prefixBytes + length else {
+      return .failure(
+        StatusError(.internal, "the body holds \(body.count - prefixBytes) bytes, its prefix says \(length)"))
+    }
+    return .success(UnsafeRawBufferPointer(rebasing: body[prefixBytes...]))
+  }
+
+  public struct StatusError: Error, Sendable, Equatable {
+    public var status: Status
+    public var message: String
+    public init(_ status: Status, _ message: String) {
+      self.status = status
+      self.message = message
+    }
+  }
+
+  /// `grpc-timeout`: at most eight digits and a unit.
+  public static func timeout(_ text: String) -> Duration? {
+    guard let unit = text.utf8.last, (2...9).contains(text.utf8.count), let value = Int64(text.dropLast()), value >= 0,
+      text.utf8.dropLast().allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
+    else { return nil }
+    switch unit {
+    case UInt8(ascii: "H"): return .seconds(value * 3600)
+    case UInt8(ascii: "M"): return .seconds(value * 60)
+    case UInt8(ascii: "S"): return .seconds(value)
+    case UInt8(ascii: "m"): return .milliseconds(value)
+    case UInt8(ascii: "u"): return .microseconds(value)
+    case UInt8(ascii: "n"): return .nanoseconds(value)
+    default: return nil
+    }
+  }
+
+  /// Rounded down, as a hop must not believe it has more than it has; never zero.
+  public static func timeout(_ duration: Duration) -> String {
+    let microseconds = max(1, duration.nanoseconds / 1000)
+    return microseconds < 100_000_000 ? "\(microseconds)u" : "\(min(99_999_999, microseconds / 1000))m"
+  }
+
+  public static func status(of failure: CallFailure) -> StatusError {
+    switch failure {
+    case .connectionLost: StatusError(.unavailable, "connection lost")
+    case .overloaded: StatusError(.resourceExhausted, "the worker's queue is full")
+    case .wrongVersion: StatusError(.failedPrecondition, "the version or its shards are not held here")
+    case .deadlineExceeded: StatusError(.deadlineExceeded, "the deadline has passed")
+    case .workerError(let text): StatusError(.internal, text)
+    }
+  }
+  public static func failure(of status: Int, message: String) -> CallFailure {
+    switch Status(rawValue: status) {
+    case .resourceExhausted: .overloaded
+    case .failedPrecondition: .wrongVersion
+    case .deadlineExceeded, .cancelled: .deadlineExceeded
+    case .unavailable: .connectionLost
+    default: .workerError(message)
+    }
+  }
+
+  /// `grpc-message` is percent-encoded: all but printable ASCII, and the percent sign.
+  public static func encodeMessage(_ text: String) -> String {
+    var out = ""
+    for byte in text.utf8 {
+      if (0x20...0x7E).contains(byte), byte != UInt8(ascii: "%") {
+        out.unicodeScalars.append(Unicode.Scalar(byte))
+      } else {
+        let hex = String(byte, radix: 16, uppercase: true)
+        out += byte < 16 ? "%0\(hex)" : "%\(hex)"
+      }
+    }
+    return out
+  }
+}

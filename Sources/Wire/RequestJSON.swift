@@ -1,0 +1,242 @@
+import RankingCore
+
+// The public JSON of a request → `RankingRequest`. Everything that is wrong is refused here, by the name of its field.
+
+public enum PublicAPI: String, Sendable, CaseIterable {
+  case recommend, rank, similar
+
+  var fields: [String] {
+    let common = ["model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage"]
+    let later = ["filter", "diversity", "explain"]
+    switch self {
+    case .recommend:
+      return ["user", "vector", "recent_items", "k", "exclude_seen", "exclude"] + common + later
+    case .rank: return ["items", "user", "vector", "recent_items", "exclude_seen", "exclude"] + common + later
+    case .similar: return ["item", "k", "exclude"] + common + later
+    }
+  }
+
+  /// - Throws: `.invalidArgument` that names the field and what is allowed; `.unsupported` for fields of later releases.
+  public func parse(_ bytes: UnsafeRawBufferPointer, requestID: String) throws(RankingError) -> RankingRequest {
+    var parser = RequestParser(api: self, reader: JSONReader(bytes))
+    parser.request.requestID = requestID
+    do throws(RequestFailure) {
+      try parser.run()
+    } catch {
+      switch error {
+      case .json(let error):
+        throw RankingError(.invalidArgument, "the body is not valid JSON: \(error.reason) (byte \(error.offset))")
+      case .ranking(let error): throw error
+      }
+    }
+    return parser.request
+  }
+}
+
+private enum RequestFailure: Error {
+  case json(JSONError)
+  case ranking(RankingError)
+  static func field(_ name: String, _ must: String) -> RequestFailure {
+    .ranking(RankingError(.invalidArgument, "\"\(name)\" must be \(must)"))
+  }
+}
+
+private struct RequestParser {
+  let api: PublicAPI
+  var reader: JSONReader
+  var request = RankingRequest()
+  private var seen: [String] = []
+  private var subjects: [String] = []
+
+  init(api: PublicAPI, reader: JSONReader) {
+    self.api = api
+    self.reader = reader
+  }
+
+  private mutating func json<Value>(
+    _ body: (inout JSONReader) throws(JSONError) -> Value
+  ) throws(RequestFailure)
+    -> Value
+  {
+    do { return try body(&reader) } catch { throw .json(error) }
+  }
+
+  mutating func run() throws(RequestFailure) {
+    guard try json({ (r) throws(JSONError) in try r.kind() }) == .object else {
+      throw .ranking(RankingError(.invalidArgument, "the body must be one JSON object"))
+    }
+    try json { (r) throws(JSONError) in try r.beginObject() }
+    var first = true
+    while let key = try json({ [first] (r) throws(JSONError) in try r.nextKey(first: first) }) {
+      first = false
+      guard !seen.contains(key) else {
+        throw .ranking(RankingError(.invalidArgument, "\"\(key)\" is there twice"))
+      }
+      guard api.fields.contains(key) else {
+        throw .ranking(
+          RankingError(.invalidArgument, "unknown field \"\(key)\"; allowed: \(api.fields.joined(separator: ", "))"))
+      }
+      seen.append(key)
+      try field(key)
+    }
+    try json { (r) throws(JSONError) in try r.expectEnd() }
+    try check()
+  }
+
+  private mutating func field(_ key: String) throws(RequestFailure) {
+    switch key {
+    case "user":
+      subjects.append(key)
+      request.subject = .user(try text(key, bytes: 1...RequestLimit.userBytes))
+    case "vector":
+      subjects.append(key)
+      request.subject = .vector(try vector(key))
+    case "recent_items":
+      subjects.append(key)
+      request.subject = .recentItems(try ids(key, least: 1, unique: false))
+    case "item":
+      subjects.append(key)
+      request.subject = .item(try text(key, bytes: itemIDLengthRange))
+    case "items":
+      let items = try ids(key, least: 1, unique: true)
+      request.kind = .rank(items)
+      request.k = items.count
+    case "k": request.k = try integer(key, in: RequestLimit.k)
+    case "candidates": request.candidates = try integer(key, in: RequestLimit.candidates)
+    case "exclude_seen": request.excludeSeen = try boolean(key)
+    case "exclude": request.exclude = try ids(key, least: 0, unique: false)
+    case "model": request.model = try name(key)
+    case "version": request.version = try name(key)
+    case "min_score": request.minScore = Float(try number(key, in: -3.4e38...3.4e38))
+    case "timeout_ms":
+      let range = RequestLimit.timeoutMilliseconds
+      request.timeout = .nanoseconds(Int64(try number(key, in: range) * 1e6))
+    case "min_coverage": request.minCoverage = try number(key, in: 0...1)
+    case "priority":
+      guard let priority = Priority(rawValue: try text(key, bytes: 0...64)) else {
+        throw .field(key, "\"interactive\" or \"batch\"")
+      }
+      request.priority = priority
+    case "context": try context(key)
+    case "explain":
+      if try boolean(key) { throw unsupported(key) }
+    default: throw unsupported(key)
+    }
+  }
+
+  private func unsupported(_ key: String) -> RequestFailure {
+    .ranking(RankingError(.unsupported, "\"\(key)\" is not supported by this release"))
+  }
+
+  private func check() throws(RequestFailure) {
+    switch api {
+    case .similar:
+      guard seen.contains("item") else {
+        throw .ranking(RankingError(.invalidArgument, "\"item\" is needed: an item id"))
+      }
+    case .rank where !seen.contains("items"):
+      throw .ranking(RankingError(.invalidArgument, "\"items\" is needed: 1 to \(RequestLimit.ids) item ids"))
+    case .rank, .recommend:
+      guard subjects.count == 1 else {
+        let given = subjects.isEmpty ? "none is given" : "given: \(subjects.joined(separator: ", "))"
+        throw .ranking(
+          RankingError(.invalidArgument, "exactly one of \"user\", \"vector\", \"recent_items\" is needed; \(given)"))
+      }
+    }
+  }
+
+  // MARK: Values
+
+  private mutating func expect(_ kind: JSONReader.Kind, _ key: String, _ must: String) throws(RequestFailure) {
+    guard try json({ (r) throws(JSONError) in try r.kind() }) == kind else { throw .field(key, must) }
+  }
+  private mutating func text(_ key: String, bytes: ClosedRange<Int>) throws(RequestFailure) -> String {
+    let must = "a text of \(bytes.lowerBound) to \(bytes.upperBound) bytes"
+    try expect(.string, key, must)
+    let text = try json { (r) throws(JSONError) in try r.string() }
+    guard bytes.contains(text.utf8.count) else { throw .field(key, must) }
+    return text
+  }
+  private mutating func name(_ key: String) throws(RequestFailure) -> String {
+    let text = try text(key, bytes: 1...64)
+    guard ModelVersion.isValidName(text) else {
+      throw .field(key, "made of A-Z a-z 0-9 . _ - and not start with a dot")
+    }
+    return text
+  }
+  private mutating func boolean(_ key: String) throws(RequestFailure) -> Bool {
+    try expect(.boolean, key, "true or false")
+    return try json { (r) throws(JSONError) in try r.boolean() }
+  }
+  private mutating func number(_ key: String, in range: ClosedRange<Double>) throws(RequestFailure) -> Double {
+    let must = "a number, \(range.lowerBound) to \(range.upperBound)"
+    try expect(.number, key, must)
+    let value = try json { (r) throws(JSONError) in try r.double() }
+    guard range.contains(value) else { throw .field(key, must) }
+    return value
+  }
+  private mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(RequestFailure) -> Int {
+    let must = "a whole number, \(range.lowerBound) to \(range.upperBound)"
+    try expect(.number, key, must)
+    let value = try json { (r) throws(JSONError) in try r.double() }
+    guard let whole = Int(exactly: value), range.contains(whole) else { throw .field(key, must) }
+    return whole
+  }
+  private mutating func ids(_ key: String, least: Int, unique: Bool) throws(RequestFailure) -> [String] {
+    let must = "a list of \(least) to \(RequestLimit.ids) item ids"
+    try expect(.array, key, must)
+    try json { (r) throws(JSONError) in try r.beginArray() }
+    var ids: [String] = []
+    var known = Set<String>()
+    while try json({ [first = ids.isEmpty] (r) throws(JSONError) in try r.nextElement(first: first) }) {
+      let id = try text("\(key)[\(ids.count)]", bytes: itemIDLengthRange)
+      if unique, !known.insert(id).inserted {
+        throw .ranking(RankingError(.invalidArgument, "\"\(key)\" names \"\(id)\" twice"))
+      }
+      ids.append(id)
+      guard ids.count <= RequestLimit.ids else { throw .field(key, must) }
+    }
+    guard ids.count >= least else { throw .field(key, must) }
+    return ids
+  }
+  private mutating func vector(_ key: String) throws(RequestFailure) -> [Float] {
+    let must = "a list of 1 to \(RequestLimit.vectorDimension) numbers"
+    try expect(.array, key, must)
+    try json { (r) throws(JSONError) in try r.beginArray() }
+    var vector: [Float] = []
+    var squares = 0.0
+    while try json({ [first = vector.isEmpty] (r) throws(JSONError) in try r.nextElement(first: first) }) {
+      try expect(.number, "\(key)[\(vector.count)]", "a number")
+      let value = try json { (r) throws(JSONError) in try r.float() }
+      vector.append(value)
+      squares += Double(value) * Double(value)
+      guard vector.count <= RequestLimit.vectorDimension else { throw .field(key, must) }
+    }
+    guard !vector.isEmpty else { throw .field(key, must) }
+    guard squares <= RequestLimit.vectorNorm * RequestLimit.vectorNorm else {
+      throw .field(key, "of a norm up to \(RequestLimit.vectorNorm)")
+    }
+    return vector
+  }
+  private mutating func context(_ key: String) throws(RequestFailure) {
+    try expect(.object, key, "an object of numbers, texts and booleans")
+    try json { (r) throws(JSONError) in try r.beginObject() }
+    while let name = try json({ [first = request.context.isEmpty] (r) throws(JSONError) in try r.nextKey(first: first) }
+    ) {
+      guard !request.context.contains(where: { $0.name == name }) else {
+        throw .ranking(RankingError(.invalidArgument, "\"\(key).\(name)\" is there twice"))
+      }
+      let value: ContextValue
+      switch try json({ (r) throws(JSONError) in try r.kind() }) {
+      case .number: value = .number(try json { (r) throws(JSONError) in try r.double() })
+      case .string: value = .text(try text("\(key).\(name)", bytes: 0...255))
+      case .boolean: value = .boolean(try json { (r) throws(JSONError) in try r.boolean() })
+      case .object, .array, .null: throw .field("\(key).\(name)", "a number, a text or a boolean")
+      }
+      request.context.append((name, value))
+      guard request.context.count <= RequestLimit.contextFields else {
+        throw .field(key, "an object of at most \(RequestLimit.contextFields) fields")
+      }
+    }
+  }
+}

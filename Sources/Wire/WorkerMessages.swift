@@ -1,0 +1,267 @@
+import RankingCore
+
+// `shortlist.v1.Worker` messages ↔ bytes; the field numbers are those of Proto/worker.proto.
+
+/// Bounds on what a worker accepts from the wire, beyond what the body limit already bounds.
+public enum WireLimit {
+  public static let shards = 4096
+  public static let userColumns = 4096
+}
+
+extension ScoreRequest {
+  /// The part of the message that is the same for every leg of a request: made once, then each leg's tasks follow it.
+  public static func encodeQuery(_ query: ScoreQuery) -> [UInt8] {
+    var writer = ProtoWriter(reserving: 64 + 4 * query.vector.count)
+    writer.string(1, query.release.model)
+    writer.string(2, query.release.version)
+    writer.uint(3, query.mode == .rank ? 1 : 0)
+    writer.packed(4, query.vector)
+    writer.uint(5, UInt64(query.k))
+    writer.uint(6, UInt64(query.candidates))
+    if let minScore = query.minScore { writer.fixed32(7, minScore.bitPattern) }
+    writer.packed(8, query.userValues)
+    writer.packed(9, query.contextValues)
+    return writer.bytes
+  }
+
+  public static func encodeTasks(_ tasks: [ShardTask]) -> [UInt8] {
+    var writer = ProtoWriter(reserving: 16 * tasks.count)
+    for task in tasks {
+      writer.message(10) { writer in
+        writer.uint(1, UInt64(task.shard.rawValue))
+        writer.packed(2, task.excludedOrdinals)
+        for id in task.excludedIDs { writer.element(3, id) }
+        for id in task.items { writer.element(4, id) }
+      }
+    }
+    return writer.bytes
+  }
+
+  public func encoded() -> [UInt8] { Self.encodeQuery(query) + Self.encodeTasks(tasks) }
+
+  public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
+    var reader = ProtoReader(bytes)
+    var query = ScoreQuery(
+      release: ModelVersion(model: "", version: ""), mode: .retrieve, vector: [], k: 0, candidates: 0)
+    var tasks: [ShardTask] = []
+    while try reader.next() {
+      switch reader.field {
+      case 1: query.release.model = try reader.string(maxBytes: 64)
+      case 2: query.release.version = try reader.string(maxBytes: 64)
+      case 3: query.mode = try reader.uint() == 1 ? .rank : .retrieve
+      case 4: try reader.packed(into: &query.vector)
+      case 5: query.k = try reader.count(in: RequestLimit.k)
+      case 6: query.candidates = try reader.count(in: RequestLimit.candidates)
+      case 7: query.minScore = Float(bitPattern: try reader.fixed32())
+      case 8: try reader.packed(into: &query.userValues)
+      case 9: try reader.packed(into: &query.contextValues)
+      case 10:
+        guard tasks.count < WireLimit.shards else { throw .outOfRange(field: 10, "more than \(WireLimit.shards)") }
+        tasks.append(try Self.task(try reader.raw()))
+      default: try reader.skip()
+      }
+    }
+    guard RequestLimit.k.contains(query.k) else { throw .outOfRange(field: 5, "k is missing") }
+    guard RequestLimit.candidates.contains(query.candidates) else { throw .outOfRange(field: 6, "R is missing") }
+    guard (1...RequestLimit.vectorDimension).contains(query.vector.count) else {
+      throw .outOfRange(field: 4, "\(query.vector.count) dimensions")
+    }
+    guard query.vector.allSatisfy(\.isFinite) else { throw .outOfRange(field: 4, "not finite") }
+    self.init(query: query, tasks: tasks)
+  }
+
+  private static func task(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> ShardTask {
+    var reader = ProtoReader(bytes)
+    var task = ShardTask(shard: ShardID(0))
+    while try reader.next() {
+      switch reader.field {
+      case 1: task = ShardTask(shard: ShardID(try reader.count(in: 0...WireLimit.shards - 1)))
+      case 2: try reader.packed(into: &task.excludedOrdinals)
+      case 3: task.excludedIDs.append(try reader.string(maxBytes: itemIDLengthRange.upperBound))
+      case 4: task.items.append(try reader.string(maxBytes: itemIDLengthRange.upperBound))
+      default: try reader.skip()
+      }
+    }
+    guard task.items.count <= RequestLimit.ids else { throw .outOfRange(field: 4, "more than \(RequestLimit.ids) ids") }
+    return task
+  }
+}
+
+extension ScoreReply {
+  public func encoded() -> [UInt8] {
+    var writer = ProtoWriter(reserving: 64 + 24 * items.count)
+    writer.string(1, release.model)
+    writer.string(2, release.version)
+    writer.packedVarints(3, shards)
+    writer.packed(4, items.ordinals)
+    writer.packed(5, items.scores)
+    items.ids.bytes.withUnsafeBytes { bytes in
+      for index in 0..<items.ids.count {
+        writer.raw(6, UnsafeRawBufferPointer(rebasing: bytes[items.ids.range(index)]))
+      }
+    }
+    writer.uint(7, UInt64(droppedNaN))
+    return writer.bytes
+  }
+
+  public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
+    var reader = ProtoReader(bytes)
+    var reply = ScoreReply(release: ModelVersion(model: "", version: ""), shards: [], items: ScoredList())
+    var shards: [UInt32] = []
+    while try reader.next() {
+      switch reader.field {
+      case 1: reply.release.model = try reader.string(maxBytes: 64)
+      case 2: reply.release.version = try reader.string(maxBytes: 64)
+      case 3: try reader.packedVarints(into: &shards)
+      case 4: try reader.packed(into: &reply.items.ordinals)
+      case 5: try reader.packed(into: &reply.items.scores)
+      case 6:
+        let id = try reader.raw()
+        guard itemIDLengthRange.contains(id.count) else { throw .outOfRange(field: 6, "\(id.count) bytes") }
+        reply.items.ids.append(id)
+      case 7: reply.droppedNaN = try reader.count(in: 0...Int(Int32.max))
+      default: try reader.skip()
+      }
+    }
+    // One validation over the whole block instead of one per id: an id that breaks a character at its end would make
+    // its neighbour's start invalid, so ends must also be character starts.
+    let text = reply.items.ids
+    guard String(validating: text.bytes, as: UTF8.self) != nil,
+      text.ends.allSatisfy({ Int($0) == text.bytes.count || text.bytes[Int($0)] & 0xC0 != 0x80 })
+    else { throw .invalidUTF8(field: 6) }
+    reply.shards = shards.map { ShardID(rawValue: $0) }
+    self = reply
+  }
+}
+
+extension LookupRequest {
+  public func encoded() -> [UInt8] {
+    var writer = ProtoWriter()
+    writer.string(1, release.model)
+    writer.string(2, release.version)
+    writer.packedVarints(3, shards)
+    for id in ids { writer.element(4, id) }
+    return writer.bytes
+  }
+
+  public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
+    var reader = ProtoReader(bytes)
+    self.init(release: ModelVersion(model: "", version: ""), shards: [], ids: [])
+    var numbers: [UInt32] = []
+    while try reader.next() {
+      switch reader.field {
+      case 1: release.model = try reader.string(maxBytes: 64)
+      case 2: release.version = try reader.string(maxBytes: 64)
+      case 3: try reader.packedVarints(into: &numbers)
+      case 4:
+        guard ids.count < RequestLimit.ids else { throw .outOfRange(field: 4, "more than \(RequestLimit.ids) ids") }
+        ids.append(try reader.string(maxBytes: itemIDLengthRange.upperBound))
+      default: try reader.skip()
+      }
+    }
+    shards = numbers.map { ShardID(rawValue: $0) }
+  }
+}
+
+extension LookupReply {
+  public func encoded() -> [UInt8] {
+    var writer = ProtoWriter()
+    writer.string(1, release.model)
+    writer.string(2, release.version)
+    writer.packedVarints(3, shards)
+    for item in found {
+      writer.message(4) { writer in
+        writer.string(1, item.id)
+        writer.uint(2, item.ordinal.rawValue)
+        writer.packed(3, item.vector)
+      }
+    }
+    return writer.bytes
+  }
+
+  public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
+    var reader = ProtoReader(bytes)
+    self.init(release: ModelVersion(model: "", version: ""), shards: [], found: [])
+    var numbers: [UInt32] = []
+    while try reader.next() {
+      switch reader.field {
+      case 1: release.model = try reader.string(maxBytes: 64)
+      case 2: release.version = try reader.string(maxBytes: 64)
+      case 3: try reader.packedVarints(into: &numbers)
+      case 4: found.append(try Self.item(try reader.raw()))
+      default: try reader.skip()
+      }
+    }
+    shards = numbers.map { ShardID(rawValue: $0) }
+  }
+
+  private static func item(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Found {
+    var reader = ProtoReader(bytes)
+    var item = Found(id: "", ordinal: ItemOrdinal(0), vector: [])
+    while try reader.next() {
+      switch reader.field {
+      case 1: item.id = try reader.string(maxBytes: itemIDLengthRange.upperBound)
+      case 2: item.ordinal = ItemOrdinal(rawValue: try reader.uint())
+      case 3: try reader.packed(into: &item.vector)
+      default: try reader.skip()
+      }
+    }
+    guard item.vector.allSatisfy(\.isFinite) else { throw .outOfRange(field: 3, "not finite") }
+    return item
+  }
+}
+
+extension WorkerStatus {
+  public func encoded() -> [UInt8] {
+    var writer = ProtoWriter()
+    writer.string(1, name)
+    writer.uint(2, incarnation)
+    writer.bool(3, draining)
+    for holding in holdings {
+      writer.message(4) { writer in
+        writer.string(1, holding.release.model)
+        writer.string(2, holding.release.version)
+        writer.uint(3, UInt64(holding.shardCount))
+        writer.packedVarints(4, holding.ready)
+      }
+    }
+    writer.uint(5, UInt64(queued))
+    writer.uint(6, UInt64(running))
+    writer.uint(7, UInt64(max(0, oldestJob.nanoseconds / 1_000_000)))
+    return writer.bytes
+  }
+
+  public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
+    var reader = ProtoReader(bytes)
+    self.init(name: "", incarnation: 0)
+    while try reader.next() {
+      switch reader.field {
+      case 1: name = try reader.string(maxBytes: 255)
+      case 2: incarnation = try reader.uint()
+      case 3: draining = try reader.bool()
+      case 4: holdings.append(try Self.holding(try reader.raw()))
+      case 5: queued = try reader.count(in: 0...Int(Int32.max))
+      case 6: running = try reader.count(in: 0...Int(Int32.max))
+      case 7: oldestJob = .milliseconds(try reader.count(in: 0...Int(Int32.max)))
+      default: try reader.skip()
+      }
+    }
+  }
+
+  private static func holding(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Holding {
+    var reader = ProtoReader(bytes)
+    var holding = Holding(release: ModelVersion(model: "", version: ""), shardCount: 0, ready: [])
+    var numbers: [UInt32] = []
+    while try reader.next() {
+      switch reader.field {
+      case 1: holding.release.model = try reader.string(maxBytes: 64)
+      case 2: holding.release.version = try reader.string(maxBytes: 64)
+      case 3: holding.shardCount = try reader.count(in: 0...WireLimit.shards)
+      case 4: try reader.packedVarints(into: &numbers)
+      default: try reader.skip()
+      }
+    }
+    holding.ready = numbers.map { ShardID(rawValue: $0) }
+    return holding
+  }
+}
