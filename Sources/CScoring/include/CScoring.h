@@ -32,10 +32,10 @@ extern "C" {
 #endif
 
 typedef enum __attribute__((enum_extensibility(closed))) cscoring_isa : uint32_t {
-  CSCORING_ISA_SCALAR = 0,
-  CSCORING_ISA_AVX2 = 1,   // AVX2 and FMA3
-  CSCORING_ISA_AVX512 = 2, // AVX-512F alone
-  CSCORING_ISA_NEON = 3,   // AArch64
+  CSCORING_ISA_SCALAR __attribute__((swift_name("scalar"))) = 0,
+  CSCORING_ISA_AVX2 __attribute__((swift_name("avx2"))) = 1,   // AVX2 and FMA3
+  CSCORING_ISA_AVX512 __attribute__((swift_name("avx512"))) = 2, // AVX-512F alone
+  CSCORING_ISA_NEON __attribute__((swift_name("neon"))) = 3,   // AArch64
 } cscoring_isa;
 
 typedef struct cscoring_kernels {
