@@ -6,6 +6,11 @@ import RankingCore
 //     ordinals  count × UInt64, ascending
 //     ids       count ends (UInt32) into one block of UTF-8 bytes
 //     columns   per item column: count × float32 (number; boolean 0/1; category index), NaN = missing
+//
+// Built here, from the sections, when the slice is loaded: the index from an item's id to its row.
+//
+// A row number and an ordinal are asked of each other only through `row(ofOrdinal:)`, `ordinal(ofRow:)` and
+// `row(ofRank:)`/`rank(ofRow:)`: rows lie by ascending ordinal today, and a faster layout may order them otherwise.
 
 /// Memory that is ours alone, 64-byte aligned, freed with its owner.
 public final class AlignedMemory: @unchecked Sendable {
@@ -30,6 +35,10 @@ public final class Slice: @unchecked Sendable {
   let idEnds: UnsafeBufferPointer<UInt32>
   let idBytes: UnsafeRawBufferPointer
   let memory: AlignedMemory
+  let index: IDIndex
+  /// What in the sections contradicts a slice, in one line; `nil` = nothing. A loader refuses a slice that has a fault;
+  /// using it all the same gives wrong answers, never a wild read.
+  public let fault: String?
 
   public struct ItemColumn {
     public let column: Column
@@ -76,12 +85,85 @@ public final class Slice: @unchecked Sendable {
         column: $0.column,
         values: UnsafeRawBufferPointer(rebasing: base[$0.bytes]).assumingMemoryBound(to: Float.self))
     }
+    fault = Slice.firstFault(ordinals: ordinals, idEnds: idEnds, idBytes: idBytes.count)
+    let ids = IDColumn(ends: idEnds, bytes: idBytes)
+    index = IDIndex(count: count) { ids[$0] }
   }
 
   public static func stride(dimension: Int) -> Int { (dimension + 15) & ~15 }
 
   /// The UTF-8 bytes of a row's item id, valid while the slice lives.
-  public func id(ofRow row: Int) -> UnsafeRawBufferPointer {
-    UnsafeRawBufferPointer(rebasing: idBytes[(row == 0 ? 0 : Int(idEnds[row - 1]))..<Int(idEnds[row])])
+  @inline(__always)
+  public func id(ofRow row: Int) -> UnsafeRawBufferPointer { IDColumn(ends: idEnds, bytes: idBytes)[row] }
+
+  /// A row's vector: `dimension` float32.
+  public func vector(ofRow row: Int) -> UnsafeBufferPointer<Float> {
+    UnsafeBufferPointer(rebasing: vectors[row * stride..<row * stride + dimension])
+  }
+
+  /// The row of the item with this id, if this slice holds it.
+  public func row(ofID id: String) -> Int? {
+    var id = id
+    return id.withUTF8 { row(ofID: UnsafeRawBufferPointer($0)) }
+  }
+
+  /// The row of the item whose id has these UTF-8 bytes, if this slice holds it.
+  public func row(ofID id: UnsafeRawBufferPointer) -> Int? {
+    let ids = IDColumn(ends: idEnds, bytes: idBytes)
+    return index.row(of: id) { ids[$0] }
+  }
+
+  @inline(__always)
+  public func ordinal(ofRow row: Int) -> ItemOrdinal { ItemOrdinal(rawValue: ordinals[row]) }
+
+  /// The row of the item with this ordinal, if this slice holds it.
+  public func row(ofOrdinal ordinal: ItemOrdinal) -> Int? {
+    var low = 0
+    var high = count
+    while low < high {
+      let middle = (low + high) / 2
+      if ordinals[middle] < ordinal.rawValue { low = middle + 1 } else { high = middle }
+    }
+    return low < count && ordinals[low] == ordinal.rawValue ? low : nil
+  }
+
+  /// How many of the slice's items have a smaller ordinal than the one in `row`: 32 bits that break ties as the
+  /// ordinal's 64 would.
+  @inline(__always)
+  package func rank(ofRow row: Int) -> UInt32 { UInt32(truncatingIfNeeded: row) }
+  @inline(__always)
+  package func row(ofRank rank: UInt32) -> Int { Int(rank) }
+
+  /// Bytes of this process's memory that the slice holds.
+  public var memoryFootprint: Int { memory.bytes.count + index.memoryFootprint }
+
+  private static func firstFault(
+    ordinals: UnsafeBufferPointer<UInt64>, idEnds: UnsafeBufferPointer<UInt32>, idBytes: Int
+  ) -> String? {
+    var last: UInt32 = 0
+    for row in 0..<idEnds.count {
+      let end = idEnds[row]
+      guard end >= last, itemIDLengthRange.contains(Int(end - last)), Int(end) <= idBytes else {
+        return "row \(row): its id ends at byte \(end), after one that ends at \(last), of \(idBytes)"
+      }
+      last = end
+      if row > 0, ordinals[row] <= ordinals[row - 1] {
+        return "row \(row): ordinal \(ordinals[row]) follows \(ordinals[row - 1]), ordinals ascend"
+      }
+    }
+    return nil
+  }
+}
+
+/// Item ids by row. Ends that run backwards or past the block give a shorter id, never bytes outside the block.
+struct IDColumn {
+  let ends: UnsafeBufferPointer<UInt32>
+  let bytes: UnsafeRawBufferPointer
+
+  @inline(__always)
+  subscript(row: Int) -> UnsafeRawBufferPointer {
+    let end = min(Int(ends[row]), bytes.count)
+    let start = row == 0 ? 0 : min(Int(ends[row - 1]), end)
+    return UnsafeRawBufferPointer(rebasing: bytes[start..<end])
   }
 }

@@ -1,0 +1,82 @@
+import RankingCore
+
+/// Phase 2: what turns a shard's candidates into final scores.
+///
+/// A ranker works on a block of candidates at a time, column after column, so that choosing its kind costs once per shard.
+/// A candidate's score depends on its own features alone, never on the block it came in.
+public enum Ranker: Sendable {
+  /// The final score is the retrieval score.
+  case none
+  case linear(LinearRanker)
+
+  /// How many values of each kind it reads; a request or a slice with other counts does not belong to it.
+  public var widths: (item: Int, user: Int, context: Int)? {
+    switch self {
+    case .none: nil
+    case .linear(let ranker): (ranker.itemColumns, ranker.userColumns, ranker.contextColumns)
+    }
+  }
+
+  /// Gives the candidates of a slice their final scores and offers those that reach the query's `minScore`.
+  ///
+  /// - Parameter candidates: keys with the retrieval score.
+  /// - Returns: how many were dropped because the ranker gave no finite number.
+  package func rank(
+    _ candidates: UnsafeMutableBufferPointer<UInt64>, of slice: Slice, query: ScoreQuery,
+    memory: inout RankerMemory, into best: inout BestRows
+  ) -> Int {
+    let minScore = query.minScore ?? -.infinity
+    switch self {
+    case .none:
+      for bits in candidates where RowKey(bits: bits).score >= minScore { best.offer(RowKey(bits: bits)) }
+      return 0
+    case .linear(let ranker):
+      let count = candidates.count
+      let rows = memory.rows.room(for: count)
+      let retrieval = memory.retrieval.room(for: count)
+      let sums = memory.sums.room(for: count)
+      for index in 0..<count {
+        let key = RowKey(bits: candidates[index])
+        rows[index] = UInt32(slice.row(ofRank: key.rank))
+        retrieval[index] = key.score
+      }
+      ranker.sum(count: count, rows: rows, retrieval: retrieval, slice: slice, query: query, sums: sums)
+      var dropped = 0
+      for index in 0..<count {
+        let score = Float(sums[index]) + 0
+        if !score.isFinite {
+          dropped += 1
+        } else if score >= minScore {
+          best.offer(RowKey(score: score, rank: slice.rank(ofRow: Int(rows[index]))))
+        }
+      }
+      return dropped
+    }
+  }
+}
+
+/// The columns of one block of candidates, kept by a compute thread.
+package struct RankerMemory: ~Copyable {
+  var rows = ScratchBuffer<UInt32>()
+  var retrieval = ScratchBuffer<Float>()
+  var sums = ScratchBuffer<Double>()
+  package init() {}
+}
+
+/// Where one input of a ranker comes from.
+public enum FeatureSource: Sendable, Equatable {
+  /// The inner product of phase 1.
+  case retrievalScore
+  /// A column of the slice, by its place in `Slice.columns`.
+  case item(Int)
+  /// A value of the request, by its place in `ScoreQuery.userValues`.
+  case user(Int)
+  /// A value of the request, by its place in `ScoreQuery.contextValues`.
+  case context(Int)
+}
+
+/// Why a ranker cannot be used with a schema: one line.
+public struct RankerError: Error, Sendable, Equatable, CustomStringConvertible {
+  public var description: String
+  public init(_ description: String) { self.description = description }
+}
