@@ -33,7 +33,8 @@ let package = Package(
       name: "Servers",
       dependencies: ["CLinux", "RankingCore", "Wire", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport"],
       swiftSettings: warnings),
-    .target(name: "ClusterHarness", dependencies: ["CLinux"], path: "Cluster/Harness", swiftSettings: warnings),
+    .target(name: "CSpawn", path: "Cluster/Spawn"),
+    .target(name: "ClusterHarness", dependencies: ["CSpawn"], path: "Cluster/Harness", swiftSettings: warnings),
     .executableTarget(
       name: "shortlist",
       dependencies: ["RankingCore", "Wire", "Bundles", "Oracle", "Training", "Transport", "Servers", "ClusterHarness"],
@@ -50,6 +51,8 @@ let package = Package(
       swiftSettings: warnings),
     .testTarget(name: "TrainingTests", dependencies: ["Bundles", "Training"], swiftSettings: warnings),
     .testTarget(name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: warnings),
+    .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: warnings),
+    .testTarget(name: "CommandTests", dependencies: ["ClusterHarness", "shortlist"], swiftSettings: warnings),
     .testTarget(
       name: "ClusterTests",
       dependencies: ["RankingCore", "Wire", "Bundles", "Oracle", "Transport", "ClusterHarness", "shortlist"],

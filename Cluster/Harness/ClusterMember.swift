@@ -1,0 +1,93 @@
+import Synchronization
+
+/// One process of a local cluster and the processes that came before it under the same name.
+public final class ClusterMember: Sendable {
+  public let name: String
+  public let role: ClusterState.Role
+  /// The shards it holds; empty for the coordinator.
+  public let shards: [Int]
+  let config: String
+  let log: String
+  private let executable: String
+  private let arguments: [String]
+  private let state = Mutex(State())
+
+  private struct State {
+    var process: ChildProcess?
+    var url = ""
+    var starts = 0
+    var starting = false
+    /// The pid whose end was asked for or has been reported: not news any more.
+    var settled: Int32?
+  }
+
+  init(
+    name: String, role: ClusterState.Role, shards: [Int], executable: String, config: String, log: String
+  ) {
+    self.name = name
+    self.role = role
+    self.shards = shards
+    self.executable = executable
+    self.config = config
+    self.log = log
+    arguments = [role.rawValue, "--config", config]
+  }
+
+  public var process: ChildProcess? { state.withLock { $0.process } }
+  public var url: String { state.withLock { $0.url } }
+  public var isRunning: Bool { process?.isRunning ?? false }
+
+  /// "host:port", once it has been ready.
+  var address: String { String(url.dropFirst("http://".count)) }
+
+  /// Starts it and returns at once; `waitUntilReady` follows.
+  func start() throws(HarnessError) {
+    let already = state.withLock { state in
+      let busy = state.starting || (state.process?.isRunning ?? false)
+      if !busy { state.starting = true }
+      return busy
+    }
+    guard !already else { throw HarnessError("\(name) is running or being started already") }
+    defer { state.withLock { $0.starting = false } }
+    let process = try ChildProcess(name: name, executable: executable, arguments: arguments, logPath: log)
+    state.withLock {
+      $0.process = process
+      $0.starts += 1
+    }
+  }
+
+  func waitUntilReady(limit: Duration, cancelled: () -> Bool) throws(HarnessError) {
+    guard let process else { throw HarnessError("\(name) was not started") }
+    let url = try process.waitUntilReady(limit: limit, cancelled: cancelled)
+    state.withLock { $0.url = url }
+  }
+
+  func kill() { settling { $0.kill() } }
+  func stop(grace: Duration) { settling { $0.stop(grace: grace) } }
+  func terminate() { settling { $0.terminate() } }
+
+  private func settling(_ end: (ChildProcess) -> Void) {
+    let process = state.withLock { state in
+      state.settled = state.process?.pid
+      return state.process
+    }
+    if let process { end(process) }
+  }
+
+  /// How it ended, told once, and only when nobody asked for it.
+  func unexpectedEnd() -> ChildProcess.Exit? {
+    state.withLock { state in
+      guard let process = state.process, state.settled != process.pid, let exit = process.exit else { return nil }
+      state.settled = process.pid
+      return exit
+    }
+  }
+
+  var snapshot: ClusterState.Member {
+    state.withLock { state in
+      ClusterState.Member(
+        name: name, role: role, process: state.process?.identity, url: state.url, shards: shards, config: config,
+        log: log, starts: state.starts, ended: state.process?.exit?.description)
+    }
+  }
+}

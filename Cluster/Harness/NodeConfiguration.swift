@@ -1,0 +1,66 @@
+import Foundation
+
+// What a process of the cluster is told, as the JSON files that `shortlist coordinator` and `shortlist worker` read.
+// Addresses are "host:port"; port 0 asks for a free one.
+
+/// `coordinator.json`.
+public struct CoordinatorConfiguration: Codable, Sendable, Equatable {
+  public struct Model: Codable, Sendable, Equatable {
+    public var model: String
+    public var version: String
+  }
+  public struct Worker: Codable, Sendable, Equatable {
+    public var name: String
+    public var address: String
+    public init(name: String, address: String) {
+      self.name = name
+      self.address = address
+    }
+  }
+  public var name: String
+  public var listen: String
+  public var store: String
+  public var models: [Model]
+  public var workers: [Worker]
+}
+
+/// `w1.json`.
+public struct WorkerConfiguration: Codable, Sendable, Equatable {
+  public struct Holding: Codable, Sendable, Equatable {
+    public var model: String
+    public var version: String
+    public var shards: [Int]
+  }
+  public var name: String
+  public var listen: String
+  public var store: String
+  public var holdings: [Holding]
+  public var scoringThreads: Int
+
+  enum CodingKeys: String, CodingKey {
+    case name, listen, store, holdings
+    case scoringThreads = "scoring_threads"
+  }
+}
+
+/// Writes a value as JSON so that a reader sees the old file or the new one, never half of it.
+func writeJSON(_ value: some Encodable, to path: String) throws(HarnessError) {
+  do {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    var data = try encoder.encode(value)
+    data.append(UInt8(ascii: "\n"))
+    try data.write(to: URL(fileURLWithPath: path), options: .atomic)
+  } catch {
+    throw HarnessError("cannot write \(path): \(describe(error))")
+  }
+}
+
+/// One line for an error of Foundation's, whose own description runs over several.
+func describe(_ error: any Error) -> String {
+  let cocoa = error as NSError
+  if let underlying = cocoa.userInfo[NSUnderlyingErrorKey] as? NSError, underlying.domain == NSPOSIXErrorDomain {
+    return systemMessage(Int32(underlying.code))
+  }
+  return cocoa.localizedDescription
+}
