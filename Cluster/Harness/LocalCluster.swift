@@ -54,8 +54,8 @@ public final class LocalCluster: Sendable {
   private let writing = Mutex(())
   private let stopped = Mutex(false)
 
-  /// Starts everything and returns when it serves; on any failure nothing is left behind, and the error carries the tail
-  /// of the log of the process that failed.
+  /// Starts everything and returns when it serves; on any failure nothing is left behind, and the error carries the
+  /// tail of the log of the process that failed.
   /// - Parameter cancelled: asked every few milliseconds while starting; true gives up.
   public convenience init(_ options: Options, cancelled: @Sendable () -> Bool = { false }) throws(HarnessError) {
     try self.init(laidOut: options)

@@ -1,8 +1,8 @@
 import ClusterHarness
 import Foundation
 
-// `cluster up` runs a cluster of real processes on this machine until it is told to stop; the others find it by its state
-// directory and steer it from another terminal.
+// `cluster up` runs a cluster of real processes on this machine until it is told to stop; the others find it by its
+// state directory and steer it from another terminal.
 
 extension Command {
   static let cluster = Command(

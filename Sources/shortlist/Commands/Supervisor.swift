@@ -2,8 +2,8 @@ import ClusterHarness
 import Foundation
 import Synchronization
 
-/// `cluster up`: starts the cluster, does what other processes ask for over the control socket, reports deaths, and stops
-/// everything when it is told to end.
+/// `cluster up`: starts the cluster, does what other processes ask for over the control socket, reports deaths, and
+/// stops everything when it is told to end.
 struct Supervisor {
   private let invocation: Invocation
   private let options: LocalCluster.Options

@@ -1,7 +1,8 @@
 import ClusterHarness
 import Foundation
 
-/// What became of the requests of one run. Every request that was due is in exactly one of `ok`, `degraded` and `failed`.
+/// What became of the requests of one run. Every request that was due is in exactly one of `ok`, `degraded` and
+/// `failed`.
 struct LoadTally: Sendable, Equatable {
   enum Outcome: Sendable, Equatable {
     /// A complete answer.
