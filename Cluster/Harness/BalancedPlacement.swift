@@ -17,8 +17,9 @@ public struct BalancedPlacement {
   private var shared: [Int]
   private let workers: Int
 
-  /// The shards of each worker, ascending: every shard on `replicas` different workers, loads that differ by at most one
-  /// shard, and the shards of any one worker spread over all the others. The same arguments give the same placement.
+  /// The shards of each worker, ascending: every shard on `replicas` different workers, loads that differ by at most
+  /// one shard, and the shards of any one worker spread over all the others. The same arguments give the same
+  /// placement.
   ///
   /// - Precondition: `shards >= 0`, `1...workers` contains `replicas`.
   public static func holdings(shards: Int, workers: Int, replicas: Int) -> [[Int]] {

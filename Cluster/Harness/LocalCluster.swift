@@ -54,8 +54,8 @@ public final class LocalCluster: Sendable {
   private let writing = Mutex(())
   private let stopped = Mutex(false)
 
-  /// Starts everything and returns when it serves; on any failure nothing is left behind, and the error carries the tail
-  /// of the log of the process that failed.
+  /// Starts everything and returns when it serves; on any failure nothing is left behind, and the error carries the
+  /// tail of the log of the process that failed.
   /// - Parameter cancelled: asked every few milliseconds while starting; true gives up.
   public convenience init(_ options: Options, cancelled: @Sendable () -> Bool = { false }) throws(HarnessError) {
     try self.init(laidOut: options)
@@ -110,7 +110,7 @@ public final class LocalCluster: Sendable {
 
   private func configure(_ worker: ClusterMember, listen: String) throws(HarnessError) {
     try writeJSON(
-      WorkerConfiguration(
+      WorkerFile(
         name: worker.name, listen: listen, store: options.store,
         holdings: [.init(model: options.model, version: options.version, shards: worker.shards)],
         scoringThreads: options.scoringThreads), to: worker.config)
@@ -118,7 +118,7 @@ public final class LocalCluster: Sendable {
 
   private func configureCoordinator(listen: String) throws(HarnessError) {
     try writeJSON(
-      CoordinatorConfiguration(
+      CoordinatorFile(
         name: coordinator.name, listen: listen, store: options.store,
         models: [.init(model: options.model, version: options.version)],
         workers: workers.map { .init(name: $0.name, address: $0.address) }), to: coordinator.config)

@@ -4,7 +4,7 @@ import Foundation
 // Addresses are "host:port"; port 0 asks for a free one.
 
 /// `coordinator.json`.
-public struct CoordinatorConfiguration: Codable, Sendable, Equatable {
+public struct CoordinatorFile: Codable, Sendable, Equatable {
   public struct Model: Codable, Sendable, Equatable {
     public var model: String
     public var version: String
@@ -25,7 +25,7 @@ public struct CoordinatorConfiguration: Codable, Sendable, Equatable {
 }
 
 /// `w1.json`.
-public struct WorkerConfiguration: Codable, Sendable, Equatable {
+public struct WorkerFile: Codable, Sendable, Equatable {
   public struct Holding: Codable, Sendable, Equatable {
     public var model: String
     public var version: String

@@ -52,7 +52,8 @@ public struct StateDirectory: Sendable, Equatable {
     self.path = URL(fileURLWithPath: path).standardizedFileURL.path
   }
 
-  /// The well-known directory of this user: `$XDG_RUNTIME_DIR/shortlist`, else `shortlist-UID` in the temporary directory.
+  /// The well-known directory of this user: `$XDG_RUNTIME_DIR/shortlist`, else `shortlist-UID` in the temporary
+  /// directory.
   public static var standard: StateDirectory {
     let environment = ProcessInfo.processInfo.environment
     if let runtime = environment["XDG_RUNTIME_DIR"], !runtime.isEmpty,

@@ -1,1 +1,5 @@
-print("shortlist")
+import Foundation
+
+// Signals are blocked before any thread exists, so that one thread, and no other, takes them.
+Signals.block()
+Console.end(Program.run(.root, words: Array(CommandLine.arguments.dropFirst())))

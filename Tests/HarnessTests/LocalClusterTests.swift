@@ -56,7 +56,7 @@ import Testing
     #expect(worker.process?.pid != pid)
     #expect(try cluster.directory.read().members[1].starts == 2)
     let coordinator = FileManager.default.contents(atPath: cluster.directory.path + "/c1.json") ?? Data()
-    let configuration = try JSONDecoder().decode(CoordinatorConfiguration.self, from: coordinator)
+    let configuration = try JSONDecoder().decode(CoordinatorFile.self, from: coordinator)
     #expect(configuration.workers[1] == .init(name: "w2", address: String(url.dropFirst("http://".count))))
     #expect("http://" + configuration.listen == cluster.url)
   }

@@ -1,0 +1,216 @@
+import ClusterHarness
+import Foundation
+import Synchronization
+
+// recommend, rank and similar: each sends requests to a cluster, few at a time, and prints the answers in the order of
+// the requests. A request that fails has its error as its answer line.
+
+extension Command {
+  static let recommend = Command(
+    name: "recommend",
+    summary: "Ask a cluster for the best items for a customer",
+    discussion: """
+      --requests holds one JSON object per line, the body of POST /v1/recommend; "-" reads standard input. One answer per
+      line comes back, in the same order. Or ask for one customer with --user.
+      """,
+    example: "shortlist recommend --url http://127.0.0.1:8080 --user 17850 --k 5",
+    options: askOptions + [
+      .text("user", "ID", "one customer, instead of --requests"),
+      .integer("k", "how many items (with --user)", in: 1...1000, standard: 20),
+      .flag("exclude-seen", "leave out what the customer has had (with --user)"),
+    ],
+    run: { try ask($0, path: "/v1/recommend", subject: "user") })
+
+  static let rank = Command(
+    name: "rank",
+    summary: "Ask a cluster to order given items for a customer",
+    discussion: """
+      --requests holds one JSON object per line, the body of POST /v1/rank; "-" reads standard input.
+      For example {"user": "17850", "items": ["85123A", "71053"]}
+      """,
+    example: "shortlist rank --url http://127.0.0.1:8080 --requests requests.jsonl",
+    options: askOptions,
+    run: { try ask($0, path: "/v1/rank", subject: nil) })
+
+  static let similar = Command(
+    name: "similar",
+    summary: "Ask a cluster for items like a given one",
+    discussion: """
+      --requests holds one JSON object per line, the body of POST /v1/similar; "-" reads standard input. Or ask for one
+      item with --item.
+      """,
+    example: "shortlist similar --url http://127.0.0.1:8080 --item 85123A --k 5",
+    options: askOptions + [
+      .text("item", "ID", "one item, instead of --requests"),
+      .integer("k", "how many items (with --item)", in: 1...1000, standard: 20),
+    ],
+    run: { try ask($0, path: "/v1/similar", subject: "item") })
+
+  private static let askOptions: [Option] = [
+    .text("url", "URL", "the coordinator").required,
+    .text("requests", "FILE", "requests, one JSON object per line"),
+    .integer("connections", "how many requests at a time", in: 1...64, standard: 4),
+  ]
+
+  /// - Parameter subject: the option that stands for a single request, and its JSON field.
+  private static func ask(_ invocation: Invocation, path: String, subject: String?) throws -> Int32 {
+    let server = try serverURL(invocation)
+    if let subject, let id = invocation.optional(subject) {
+      guard invocation.optional("requests") == nil else {
+        throw UsageError("--\(subject) and --requests exclude each other")
+      }
+      return try askOnce(invocation, server, path, subject, id)
+    }
+    guard let file = invocation.optional("requests") else {
+      let other = subject.map { " or --\($0) ID" } ?? ""
+      throw UsageError("--requests FILE\(other) is missing, for example: \(invocation.command.example)")
+    }
+    let requests = try RequestFile.read(file)
+    let batch = RequestBatch(server: server, path: path, requests: requests)
+    let failures = batch.run(connections: invocation.integer("connections")) { line in
+      Console.write(line + [UInt8(ascii: "\n")])
+    }
+    if let first = failures.first {
+      throw CommandError(
+        "\(failures.count) of \(requests.count) requests failed; the first, of line \(first.line): \(first.reason)")
+    }
+    return 0
+  }
+
+  private static func askOnce(
+    _ invocation: Invocation, _ server: ServerURL, _ path: String, _ subject: String, _ id: String
+  ) throws -> Int32 {
+    var request: [String: Any] = [subject: id, "k": invocation.integer("k")]
+    if subject == "user", invocation.flag("exclude-seen") { request["exclude_seen"] = true }
+    var http = PlainHTTP(server)
+    let response = try http.post(path, try JSONSerialization.data(withJSONObject: request, options: .sortedKeys))
+    guard response.status == 200 else { throw CommandError(RequestBatch.reason(response)) }
+    if invocation.json {
+      Console.print(response.text)
+    } else {
+      Console.print(try AnswerView(response.body).text)
+    }
+    return 0
+  }
+
+  static func serverURL(_ invocation: Invocation) throws -> ServerURL {
+    do { return try ServerURL(invocation.text("url")) } catch { throw UsageError("--url \(error)") }
+  }
+}
+
+/// A file of requests, one JSON object per line.
+struct RequestFile {
+  /// The lines that are not blank, each with its number from 1.
+  static func read(_ path: String) throws -> [(line: Int, body: [UInt8])] {
+    let data: Data
+    if path == "-" {
+      data = FileHandle.standardInput.readDataToEndOfFile()
+    } else if let read = FileManager.default.contents(atPath: path) {
+      data = read
+    } else {
+      throw CommandError("cannot read the requests \(path)")
+    }
+    let requests = data.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
+      .map { (line: $0.offset + 1, body: [UInt8]($0.element)) }
+      .filter { !$0.body.allSatisfy { $0 == 32 || $0 == 13 || $0 == 9 } }
+    guard !requests.isEmpty else { throw CommandError("\(path) holds no request; one JSON object per line is needed") }
+    return requests
+  }
+}
+
+/// Requests sent over a few connections, with the answers handed on in order.
+struct RequestBatch: Sendable {
+  struct Failure: Sendable {
+    var line: Int
+    var reason: String
+  }
+  let server: ServerURL
+  let path: String
+  let requests: [(line: Int, body: [UInt8])]
+
+  private struct State {
+    var next = 0
+    var printed = 0
+    var answers: [Int: [UInt8]] = [:]
+    var failures: [Failure] = []
+  }
+
+  /// Sends everything; `emit` gets each answer as one line without its end.
+  func run(connections: Int, emit: @escaping @Sendable ([UInt8]) -> Void) -> [Failure] {
+    let state = Mutex(State())
+    DispatchQueue.concurrentPerform(iterations: min(connections, requests.count)) { _ in
+      var http = PlainHTTP(server)
+      while let index = state.withLock({ state in
+        defer { state.next += 1 }
+        return state.next < requests.count ? state.next : nil
+      }) {
+        let (answer, reason) = ask(&http, requests[index].body)
+        state.withLock { state in
+          state.answers[index] = answer
+          if let reason { state.failures.append(Failure(line: requests[index].line, reason: reason)) }
+          while let line = state.answers.removeValue(forKey: state.printed) {
+            emit(line)
+            state.printed += 1
+          }
+        }
+      }
+    }
+    return state.withLock { $0.failures.sorted { $0.line < $1.line } }
+  }
+
+  private func ask(_ http: inout PlainHTTP, _ body: [UInt8]) -> (answer: [UInt8], failure: String?) {
+    do {
+      let response = try http.post(path, body)
+      // JSON has no raw line ends inside strings: what is one is only layout.
+      let line = response.body.filter { $0 != 10 && $0 != 13 }
+      return (line, response.status == 200 ? nil : Self.reason(response))
+    } catch {
+      let answer = ["error": ["code": "unavailable", "message": error.message, "request_id": ""]]
+      let data = try? JSONSerialization.data(withJSONObject: answer, options: [.sortedKeys, .withoutEscapingSlashes])
+      return ([UInt8](data ?? Data("{}".utf8)), error.message)
+    }
+  }
+
+  /// The message of an error reply.
+  static func reason(_ response: PlainHTTP.Response) -> String {
+    let object = (try? JSONSerialization.jsonObject(with: Data(response.body))) as? [String: Any]
+    let error = object?["error"] as? [String: Any]
+    return error?["message"] as? String ?? "HTTP \(response.status)"
+  }
+}
+
+/// An answer as people read it.
+struct AnswerView {
+  struct Item {
+    var id: String
+    var score: Double
+  }
+  var items: [Item]
+  var shards: Int
+  var answered: Int
+  var coldStart: Bool
+  var version: String
+  var milliseconds: Double
+
+  init(_ body: [UInt8]) throws {
+    guard let object = (try? JSONSerialization.jsonObject(with: Data(body))) as? [String: Any],
+      let items = object["items"] as? [[String: Any]], let coverage = object["coverage"] as? [String: Any]
+    else { throw CommandError("the server's answer is not one of Shortlist's") }
+    self.items = items.map { Item(id: $0["id"] as? String ?? "?", score: ($0["score"] as? NSNumber)?.doubleValue ?? 0) }
+    shards = coverage["shards"] as? Int ?? 0
+    answered = coverage["answered"] as? Int ?? 0
+    coldStart = object["cold_start"] as? Bool ?? false
+    version = "\(object["model"] as? String ?? "?")/\(object["version"] as? String ?? "?")"
+    milliseconds = (object["took_ms"] as? NSNumber)?.doubleValue ?? 0
+  }
+
+  var text: String {
+    var table = TextTable(["", "item", "score"])
+    for (index, item) in items.enumerated() {
+      table.add(["\(index + 1)", item.id, String(format: "%.4f", item.score)])
+    }
+    let note = coldStart ? ", unknown customer: the cold-start answer" : ""
+    return table.text
+      + "\n\(version), \(answered) of \(shards) shards, \(String(format: "%.1f", milliseconds)) ms\(note)"
+  }
+}

@@ -1,0 +1,8 @@
+extension Command {
+  /// Everything `shortlist` can do, in the order in which a newcomer needs it.
+  static let root = Command(
+    name: "shortlist",
+    summary: "A sharded ranking cluster: the best k items, of millions, for this customer, now",
+    example: "shortlist cluster up --store store --model home",
+    commands: [.cluster, .recommend, .rank, .similar, .load, .coordinator, .worker])
+}

@@ -1,0 +1,53 @@
+// The two long-running roles. Everything they do is in Servers; here their configuration is found.
+
+extension Command {
+  static let coordinator = Command(
+    name: "coordinator",
+    summary: "Answer requests by asking workers",
+    discussion: """
+      The configuration:
+        {"name": "c1", "listen": "127.0.0.1:8080", "store": "/srv/bundles",
+         "models": [{"model": "home", "version": "v1"}],
+         "workers": [{"name": "w1", "address": "127.0.0.1:9001"}]}
+      Prints "ready URL" when it serves.
+      """,
+    example: "shortlist coordinator --config coordinator.json --listen 127.0.0.1:8080",
+    options: serverOptions,
+    signals: .own,
+    run: {
+      try ServerRoles.coordinator(
+        config: $0.optional("config"), listen: $0.optional("listen"), store: $0.optional("store"))
+    })
+
+  static let worker = Command(
+    name: "worker",
+    summary: "Hold shards and score them",
+    discussion: """
+      The configuration:
+        {"name": "w1", "listen": "127.0.0.1:9001", "store": "/srv/bundles", "scoring_threads": 1,
+         "holdings": [{"model": "home", "version": "v1", "shards": [0, 3]}]}
+      Prints "ready URL" when it serves.
+      """,
+    example: "shortlist worker --config w1.json --listen 127.0.0.1:9001",
+    options: serverOptions,
+    signals: .own,
+    run: {
+      try ServerRoles.worker(config: $0.optional("config"), listen: $0.optional("listen"), store: $0.optional("store"))
+    })
+
+  private static let serverOptions: [Option] = [
+    .text("config", "FILE", "its configuration, JSON (see below)").required,
+    .text("listen", "HOST:PORT", "where to listen; wins over the file's"),
+    .text("store", "DIR", "the directory that holds the bundles; wins over the file's"),
+  ]
+}
+
+/// The door to Servers.
+enum ServerRoles {
+  static func coordinator(config: String?, listen: String?, store: String?) throws -> Int32 {
+    throw CommandError("this build has no servers")
+  }
+  static func worker(config: String?, listen: String?, store: String?) throws -> Int32 {
+    throw CommandError("this build has no servers")
+  }
+}

@@ -1,0 +1,67 @@
+import ClusterHarness
+import Foundation
+import Synchronization
+
+extension Command {
+  static let load = Command(
+    name: "load",
+    summary: "Send requests at a steady rate and measure the answers",
+    discussion: """
+      Requests are sent on schedule whether or not earlier ones are answered, and latency counts from when a request was
+      due: a stall is seen by everyone who would have come meanwhile. The requests of the file are used in turn.
+      ok = complete answers, degraded = answers that miss shards; sent = ok + degraded + failed.
+      Exit code 0 when nothing failed (degraded answers are no failure). Ctrl-C ends the run and reports what there is.
+      """,
+    example: "shortlist load --url http://127.0.0.1:8080 --requests requests.jsonl --rate 500 --duration 30s",
+    options: [
+      .text("url", "URL", "the coordinator").required,
+      .text("requests", "FILE", "requests, one JSON object per line").required,
+      .number("rate", "requests per second", in: 0.01...1e6).required,
+      Option(name: "duration", kind: .duration, placeholder: "TIME", help: "how long", standard: "30s"),
+      .text("path", "PATH", "what is asked", standard: "/v1/recommend"),
+      .flag("poisson", "random gaps (exponential) instead of equal ones"),
+      .integer("seed", "seed of the random gaps", in: 0...Int.max, standard: 1),
+      .integer("lanes", "the most requests under way at a time", in: 1...1024, standard: 64),
+      Option(
+        name: "timeout", kind: .duration, placeholder: "TIME", help: "how long one request may take", standard: "5s"),
+    ],
+    signals: .own,
+    run: { try load($0) })
+
+  private static func load(_ invocation: Invocation) throws -> Int32 {
+    let rate = invocation.number("rate")
+    let duration = invocation.duration("duration")
+    let generator = LoadGenerator(
+      server: try serverURL(invocation), path: invocation.text("path"),
+      requests: try RequestFile.read(invocation.text("requests")).map(\.body), rate: rate, duration: duration,
+      poisson: invocation.flag("poisson"), seed: UInt64(invocation.integer("seed")), lanes: invocation.integer("lanes"),
+      limit: invocation.duration("timeout"))
+    var probe = PlainHTTP(generator.server, limit: .seconds(5))
+    _ = try probe.get("/healthz")
+
+    let interrupted = Mutex(false)
+    let signals = Thread {
+      while Signals.next(within: .seconds(3600)) == nil {}
+      interrupted.withLock { $0 = true }
+      while Signals.next(within: .seconds(3600)) == nil {}
+      Console.end(130)
+    }
+    signals.start()
+    let (tally, elapsed) = generator.run(stopped: { interrupted.withLock { $0 } }) { tally, elapsed in
+      Console.live(liveLine(tally, elapsed, duration))
+    }
+    Console.live("")
+    let report = LoadReport(tally, rate: rate, elapsed: elapsed)
+    try Console.printJSON(report)
+    if interrupted.withLock({ $0 }) { return 130 }
+    return tally.failures == 0 ? 0 : 1
+  }
+
+  private static func liveLine(_ tally: LoadTally, _ elapsed: Duration, _ duration: Duration) -> String {
+    let report = LoadReport(tally, rate: 0, elapsed: elapsed)
+    func text(_ milliseconds: Double?) -> String { milliseconds.map { String(format: "%.1f", $0) } ?? "-" }
+    return "\(seconds(elapsed)) of \(seconds(duration)) · \(report.sent) sent, \(report.degraded) degraded, "
+      + "\(tally.failures) failed · \(text(report.achievedRate))/s · ms p50 \(text(report.p50)) p99 \(text(report.p99)) "
+      + "max \(text(report.max))"
+  }
+}
