@@ -12,6 +12,9 @@ struct FlightID: Hashable, Sendable {
 public struct LegID: Hashable, Sendable {
   let flight: FlightID
   let leg: UInt16
+
+  /// The same for all legs of one request, and for no other request that is open.
+  public var requestKey: UInt64 { UInt64(flight.slot) << 32 | UInt64(flight.use) }
 }
 
 /// The caller's name for a request: any number that no other open request has.

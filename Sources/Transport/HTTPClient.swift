@@ -172,6 +172,11 @@ public final class HTTPClient: DescriptorHandler, Flushable {
         watchIdle(connection)
       }
       if session.isOver { return lose("the peer ended the connection") }
+      if session.isLeaving, isUp {
+        // Calls under way are still answered on this connection; new ones go elsewhere until there is another.
+        isUp = false
+        delegate?.clientDown(self, reason: "the peer is leaving")
+      }
       flushLater()
     case .wouldBlock: return
     case .end: lose("the peer closed the connection")

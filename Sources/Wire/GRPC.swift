@@ -4,10 +4,6 @@ import RankingCore
 
 public enum GRPC {
   public static let contentType = "application/grpc"
-  public static let scorePath = "/shortlist.v1.Worker/Score"
-  public static let lookupPath = "/shortlist.v1.Worker/Lookup"
-  public static let statusPath = "/shortlist.v1.Worker/Status"
-  public static let healthPath = "/grpc.health.v1.Health/Check"
   static let prefixBytes = 5
 
   public enum Status: Int, Sendable {

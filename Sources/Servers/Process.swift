@@ -1,0 +1,95 @@
+import CLinux
+import Glibc
+import HTTP2
+import Transport
+
+// What both roles do alike: say that they serve, log, end on a signal.
+
+enum Log {
+  /// One line on standard error: time (UTC), process, text.
+  static func line(_ name: String, _ text: String) {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    var parts = tm()
+    gmtime_r(&time.tv_sec, &parts)
+    let stamp = String(unsafeUninitializedCapacity: 32) { buffer in
+      buffer.withMemoryRebound(to: CChar.self) { strftime($0.baseAddress!, $0.count, "%Y-%m-%dT%H:%M:%SZ", &parts) }
+    }
+    write(2, "\(stamp) \(name): \(text)\n")
+  }
+  static func write(_ descriptor: Int32, _ text: String) {
+    var text = text
+    text.withUTF8 { _ = Glibc.write(descriptor, $0.baseAddress, $0.count) }
+  }
+}
+
+enum Announcement {
+  static func ready(_ address: SocketAddress, port: UInt16) {
+    Log.write(1, "ready http://\(SocketAddress(host: address.host, port: port))\n")
+  }
+}
+
+/// SIGTERM or SIGINT once: leave in order. Twice: leave now.
+final class Shutdown {
+  private var source: SignalSource?
+  private var count = 0
+  init(on loop: EventLoop, begin: @escaping () -> Void) {
+    source = SignalSource([SIGTERM, SIGINT], on: loop) { [unowned self] _ in
+      count += 1
+      if count > 1 { _exit(1) }
+      begin()
+    }
+  }
+}
+
+/// The process's own figures, from /proc.
+struct ProcessFigures {
+  var residentBytes = 0.0
+  var cpuSeconds = 0.0
+  var openFiles = 0.0
+
+  init() {
+    var usage = rusage()
+    getrusage(0, &usage)  // RUSAGE_SELF
+    func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
+    cpuSeconds = seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    if let file = fopen("/proc/self/statm", "r") {
+      var line = [CChar](repeating: 0, count: 128)
+      if fgets(&line, 128, file) != nil {
+        let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let fields = text.split(separator: " ")
+        if fields.count > 1 { residentBytes = (Double(fields[1]) ?? 0) * Double(sysconf(Int32(_SC_PAGESIZE))) }
+      }
+      fclose(file)
+    }
+    if let directory = opendir("/proc/self/fd") {
+      while readdir(directory) != nil { openFiles += 1 }
+      openFiles -= 3  // ".", "..", and the directory itself
+      closedir(directory)
+    }
+  }
+
+  func write(into text: inout MetricsText) {
+    text.gauge("process_resident_memory_bytes", "Resident memory.", residentBytes)
+    text.family("process_cpu_seconds_total", "counter", "User and system time.")
+    text.line("process_cpu_seconds_total", "", "\(cpuSeconds)")
+    text.gauge("process_open_fds", "Open file descriptors.", openFiles)
+  }
+}
+
+/// Responses that are always the same.
+enum Heads {
+  static let text = ResponseHead(200, [("content-type", "text/plain; charset=utf-8")])
+  static let metrics = ResponseHead(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")])
+  static let unready = ResponseHead(503, [("content-type", "text/plain; charset=utf-8")])
+  static let json = ResponseHead(200, [("content-type", "application/json")])
+  private static let errors: [Int: ResponseHead] = {
+    var heads: [Int: ResponseHead] = [:]
+    for status in [400, 404, 405, 413, 499, 500, 504] {
+      heads[status] = ResponseHead(status, [("content-type", "application/json")])
+    }
+    heads[503] = ResponseHead(503, [("content-type", "application/json"), ("retry-after", "1")])
+    return heads
+  }()
+  static func error(_ status: Int) -> ResponseHead { errors[status] ?? errors[500]! }
+}

@@ -1,0 +1,258 @@
+import Bundles
+import Glibc
+import HTTP2
+import Nodes
+import RankingCore
+import Scoring
+import Transport
+import Wire
+
+// A worker process: `WorkerNode` on one event loop, scoring on compute threads of its own.
+
+public final class WorkerServer: HTTPServerDelegate {
+  private final class Running {
+    let flag = CancellationFlag()
+    var timer: TimerID?
+  }
+
+  private let configuration: WorkerConfiguration
+  private let loop = EventLoop()
+  private let server: HTTPServer
+  private let pool: ComputePool<LegScorer>
+  private var node: WorkerNode
+  private var hosted: [ModelVersion: HostedRelease] = [:]
+  private var events: [WorkerEvent] = []
+  private var isHandling = false
+  private var streams: [CallToken: ServerStream] = [:]
+  private var running: [CallToken: Running] = [:]
+  private var lastToken: CallToken = 0
+  private var shutdown: Shutdown?
+  private var bytesHeld = 0
+
+  /// Runs a worker until it is told to end.
+  /// - Returns: the exit status.
+  public static func run(_ configuration: WorkerConfiguration) throws -> Int32 {
+    try configuration.validate()
+    let server = try WorkerServer(configuration)
+    server.start()
+    server.loop.run()
+    server.pool.stop()
+    return 0
+  }
+
+  init(_ configuration: WorkerConfiguration) throws {
+    self.configuration = configuration
+    server = try HTTPServer(
+      host: configuration.listen.host, port: configuration.listen.port, limits: .workerPort, loop: loop)
+    let threads =
+      configuration.scoringThreads > 0 ? configuration.scoringThreads : max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    var random = SystemRandomNumberGenerator()
+    node = WorkerNode(
+      name: configuration.name, incarnation: random.next(), policy: WorkerPolicy(running: threads))
+    // Signals are blocked before the threads start, so that the loop alone takes them.
+    pool = Self.withSignalsBlocked { ComputePool(threads: threads) { LegScorer() } }
+    server.delegate = self
+  }
+
+  private static func withSignalsBlocked<Result>(_ body: () -> Result) -> Result {
+    var set = sigset_t()
+    sigemptyset(&set)
+    sigaddset(&set, SIGTERM)
+    sigaddset(&set, SIGINT)
+    pthread_sigmask(SIG_BLOCK, &set, nil)
+    return body()
+  }
+
+  private func start() {
+    shutdown = Shutdown(on: loop) { [unowned self] in
+      send(.draining)
+      server.stop { self.loop.stop() }
+    }
+    server.start()
+    loop.schedule(at: loop.freshNow()) { [unowned self] in load(0, 0) }
+  }
+
+  /// Loads the configured shards one after the other, a shard a turn, so that probes are answered in between. A damaged
+  /// shard is left out and said; the others serve.
+  private func load(_ holding: Int, _ shard: Int) {
+    guard holding < configuration.holdings.count else {
+      Announcement.ready(configuration.listen, port: server.port)
+      return
+    }
+    let wanted = configuration.holdings[holding]
+    guard shard < wanted.shards.count else { return load(holding + 1, 0) }
+    do {
+      var release = try hosted[wanted.release] ?? ReleaseLoading.hosted(wanted.release, store: configuration.store)
+      let slice = try ReleaseLoading.slice(wanted.release, wanted.shards[shard], store: configuration.store)
+      try release.add(slice)
+      hosted[wanted.release] = release
+      bytesHeld = hosted.values.reduce(0) { $0 + $1.memoryFootprint }
+      send(.loaded(wanted.release, shardCount: release.shardCount, wanted.shards[shard]))
+    } catch {
+      Log.line(configuration.name, "shard \(wanted.shards[shard]) of \(wanted.release) is not served: \(error)")
+    }
+    loop.schedule(at: loop.freshNow()) { [unowned self] in load(holding, shard + 1) }
+  }
+
+  // MARK: The node
+
+  private func send(_ event: WorkerEvent) {
+    events.append(event)
+    guard !isHandling else { return }
+    isHandling = true
+    var effects: [WorkerEffect] = []
+    var next = 0
+    while next < events.count {
+      node.handle(events[next], now: loop.freshNow(), into: &effects)
+      next += 1
+      for effect in effects { carryOut(effect) }
+      effects.removeAll(keepingCapacity: true)
+    }
+    events.removeAll(keepingCapacity: true)
+    isHandling = false
+  }
+
+  private func carryOut(_ effect: WorkerEffect) {
+    switch effect {
+    case .run(let call, let request, let deadline): run(call, request, deadline)
+    case .abort(let call): running[call]?.flag.cancel()
+    case .lookUp(let call, let request):
+      guard let release = hosted[request.release] else { return refuse(call, .wrongVersion) }
+      switch lookup(held(request, release), holding: release) {
+      case .success(let reply): succeed(call, reply.encoded())
+      case .failure(let failure): refuse(call, failure)
+      }
+    case .replyScore(let call, .success(let reply)): succeed(call, reply.encoded())
+    case .replyScore(let call, .failure(let failure)): refuse(call, failure)
+    case .refuseLookup(let call, let failure): refuse(call, failure)
+    case .replyStatus(let call, let status): succeed(call, status.encoded())
+    }
+  }
+
+  /// The part of a lookup that is held here; the reply says which shards it speaks for.
+  private func held(_ request: LookupRequest, _ release: HostedRelease) -> LookupRequest {
+    var request = request
+    request.shards.removeAll { release.slice($0) == nil }
+    return request
+  }
+
+  private func run(_ call: CallToken, _ request: ScoreRequest, _ deadline: Deadline) {
+    guard let release = hosted[request.query.release] else { return send(.scored(call, .failure(.wrongVersion))) }
+    let job = Running()
+    let flag = job.flag
+    job.timer = loop.schedule(at: deadline) { flag.cancel() }
+    running[call] = job
+    let loop = loop
+    let this = Unchecked(self)
+    pool.submit { scorer in
+      let result = scorer.score(request, holding: release, cancelled: flag)
+      loop.execute {
+        if let timer = this.value.running.removeValue(forKey: call)?.timer { this.value.loop.cancel(timer) }
+        this.value.send(.scored(call, result))
+      }
+    }
+  }
+
+  // MARK: Coordinators
+
+  private static let grpcHead = ResponseHead(200, [("content-type", GRPC.contentType)])
+  private static let grpcOK = ResponseHead(0, [("grpc-status", "0")])
+  private static let healthy = Array("ok\n".utf8)
+
+  public func received(_ stream: ServerStream, on server: HTTPServer) {
+    guard stream.isMethod("POST") else { return get(stream) }
+    lastToken += 1
+    stream.token = lastToken
+    streams[lastToken] = stream
+    let call = lastToken
+    guard stream.headers.hasPrefix("content-type", "application/grpc") else {
+      return refuse(call, GRPC.StatusError(.internal, "content-type must be application/grpc"))
+    }
+    let now = loop.now
+    let timeout = stream.headers["grpc-timeout"].flatMap { GRPC.timeout($0) } ?? RequestLimit.timeoutDefault
+    stream.body.withUnsafeBytes { raw in
+      switch GRPC.message(raw) {
+      case .failure(let error): refuse(call, error)
+      case .success(let message):
+        do throws(WireError) {
+          if stream.isPath("/shortlist.v1.Worker/Score") {
+            send(.scoreRequested(call, try ScoreRequest(decoding: message), deadline: now + timeout))
+          } else if stream.isPath("/shortlist.v1.Worker/Status") {
+            send(.statusRequested(call))
+          } else if stream.isPath("/shortlist.v1.Worker/Lookup") {
+            send(.lookupRequested(call, try LookupRequest(decoding: message)))
+          } else if stream.isPath("/grpc.health.v1.Health/Check") {
+            succeed(call, [0x08, 0x01])  // status: SERVING
+          } else {
+            refuse(call, GRPC.StatusError(.unimplemented, "no such method"))
+          }
+        } catch {
+          refuse(call, GRPC.StatusError(.invalidArgument, "\(error)"))
+        }
+      }
+    }
+  }
+
+  public func cancelled(_ stream: ServerStream, on server: HTTPServer) {
+    guard streams.removeValue(forKey: stream.token) != nil else { return }
+    send(.cancelled(stream.token))
+  }
+
+  private func succeed(_ call: CallToken, _ message: [UInt8]) {
+    guard let stream = streams.removeValue(forKey: call) else { return }
+    server.respond(stream, head: Self.grpcHead, body: GRPC.frame(message), trailers: Self.grpcOK)
+  }
+  private func refuse(_ call: CallToken, _ failure: CallFailure) { refuse(call, GRPC.status(of: failure)) }
+  private func refuse(_ call: CallToken, _ error: GRPC.StatusError) {
+    guard let stream = streams.removeValue(forKey: call) else { return }
+    let head = ResponseHead(
+      200,
+      [
+        ("content-type", GRPC.contentType), ("grpc-status", "\(error.status.rawValue)"),
+        ("grpc-message", GRPC.encodeMessage(error.message)),
+      ])
+    server.respond(stream, head: head, body: [])
+  }
+
+  private func get(_ stream: ServerStream) {
+    if stream.isPath("/healthz") { return server.respond(stream, head: Heads.text, body: Self.healthy) }
+    if stream.isPath("/readyz") {
+      let isReady = !node.isDraining && !hosted.isEmpty
+      return server.respond(
+        stream, head: isReady ? Heads.text : Heads.unready, body: Array((isReady ? "ready\n" : "not ready\n").utf8))
+    }
+    if stream.isPath("/metrics") {
+      return server.respond(stream, head: Heads.metrics, body: Array(metricsText().utf8))
+    }
+    server.respond(stream, head: Heads.error(404), body: Array("GET /healthz, /readyz or /metrics\n".utf8))
+  }
+
+  private func metricsText() -> String {
+    var text = MetricsText()
+    let counters = node.counters
+    let status = node.status(now: loop.now)
+    text.counter("shortlist_worker_legs_total", "Legs scored.", counters.scored)
+    text.family("shortlist_worker_refused_total", "counter", "Legs not scored, by reason.")
+    for (reason, count) in [
+      ("overloaded", counters.refused), ("expired", counters.expired), ("cancelled", counters.cancelled),
+      ("wrong_version", counters.wrongVersion),
+    ] { text.line("shortlist_worker_refused_total", "reason=\"\(reason)\"", "\(count)") }
+    text.gauge("shortlist_worker_queued", "Legs waiting.", Double(status.queued))
+    text.gauge("shortlist_worker_running", "Legs being scored.", Double(status.running))
+    text.gauge("shortlist_worker_slice_bytes", "Memory of the slices held.", Double(bytesHeld))
+    text.family("shortlist_worker_shards_ready", "gauge", "Shards held, by version.")
+    for holding in status.holdings {
+      text.line(
+        "shortlist_worker_shards_ready", "model=\"\(holding.release.model)\",version=\"\(holding.release.version)\"",
+        "\(holding.ready.count)")
+    }
+    ProcessFigures().write(into: &text)
+    return text.text
+  }
+}
+
+/// Carries a value of the loop across a thread that hands it back to the loop untouched.
+private struct Unchecked<Value>: @unchecked Sendable {
+  let value: Value
+  init(_ value: Value) { self.value = value }
+}
