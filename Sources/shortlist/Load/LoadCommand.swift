@@ -61,7 +61,7 @@ extension Command {
     let report = LoadReport(tally, rate: 0, elapsed: elapsed)
     func text(_ milliseconds: Double?) -> String { milliseconds.map { String(format: "%.1f", $0) } ?? "-" }
     return "\(seconds(elapsed)) of \(seconds(duration)) · \(report.sent) sent, \(report.degraded) degraded, "
-      + "\(tally.failures) failed · \(text(report.achievedRate))/s · ms p50 \(text(report.p50)) p99 \(text(report.p99)) "
-      + "max \(text(report.max))"
+      + "\(tally.failures) failed · \(text(report.achievedRate))/s · ms p50 \(text(report.p50)) "
+      + "p99 \(text(report.p99)) max \(text(report.max))"
   }
 }
