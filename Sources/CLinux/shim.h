@@ -1,26 +1,13 @@
-// What Swift's Glibc module leaves out of Linux, and calls that are macros in C.
+// What Swift's Glibc module leaves out of Linux. No feature macro is set here: the headers that both modules read must
+// mean the same in both.
 #pragma once
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/timerfd.h>
-#include <sys/types.h>
-#include <sys/uio.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+
+// glibc declares it for _GNU_SOURCE only.
+extern int accept4(int, struct sockaddr *__restrict, socklen_t *__restrict, int);
+static inline int clinux_accept(int listener) { return accept4(listener, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK); }

@@ -22,7 +22,12 @@ size_t cscoring_select(const float *scores, size_t count, float threshold, uint3
 }
 
 uint64_t cscoring_read(const uint64_t *words, size_t count) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < count; i++) sum ^= words[i];
-  return sum;
+  uint64_t sums[8] = {0};
+  size_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    __builtin_prefetch(words + i + CSCORING_PREFETCH / 2);
+    for (size_t l = 0; l < 8; l++) sums[l] ^= words[i + l];
+  }
+  for (; i < count; i++) sums[0] ^= words[i];
+  return sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
 }

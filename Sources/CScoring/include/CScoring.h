@@ -1,4 +1,5 @@
 #pragma once
+#include "als.h"
 
 // Inner products of many rows with one query: the same bits on every machine.
 //

@@ -1,0 +1,210 @@
+import CNGHTTP2
+
+// nghttp2's server session behind the face of `ServerSession`. Streams are pooled and found through nghttp2's own
+// stream_user_data: a request costs no dictionary, no String and, after the first few, no object.
+
+public final class HTTP2ServerSession: ServerSession {
+  private var session: OpaquePointer?
+  private unowned let delegate: any ServerSessionDelegate
+  let limits: HTTPLimits
+  private var open: [ServerStream] = []
+  private var pool: [ServerStream] = []
+  private var isBroken = false
+
+  nonisolated(unsafe) private static let callbacks: OpaquePointer = {
+    var callbacks: OpaquePointer?
+    nghttp2_session_callbacks_new(&callbacks)
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks) { session, frame, context in
+      guard frame!.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue),
+        frame!.pointee.headers.cat == NGHTTP2_HCAT_REQUEST
+      else { return 0 }
+      HTTP2ServerSession.from(context).begin(frame!.pointee.hd.stream_id)
+      return 0
+    }
+    nghttp2_session_callbacks_set_on_header_callback(callbacks) {
+      session, frame, name, nameLength, value, valueLength, _, context in
+      guard let stream = HTTP2ServerSession.stream(session, frame!.pointee.hd.stream_id) else { return 0 }
+      return HTTP2ServerSession.from(context).header(
+        stream, UnsafeRawBufferPointer(start: name, count: nameLength),
+        UnsafeRawBufferPointer(start: value, count: valueLength))
+    }
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { session, _, id, data, length, context in
+      guard let stream = HTTP2ServerSession.stream(session, id) else { return 0 }
+      HTTP2ServerSession.from(context).data(stream, UnsafeRawBufferPointer(start: data, count: length))
+      return 0
+    }
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { session, frame, context in
+      let type = frame!.pointee.hd.type
+      guard type == UInt8(NGHTTP2_HEADERS.rawValue) || type == UInt8(NGHTTP2_DATA.rawValue),
+        frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
+        let stream = HTTP2ServerSession.stream(session, frame!.pointee.hd.stream_id)
+      else { return 0 }
+      HTTP2ServerSession.from(context).complete(stream)
+      return 0
+    }
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { session, id, _, context in
+      guard let stream = HTTP2ServerSession.stream(session, id) else { return 0 }
+      HTTP2ServerSession.from(context).closed(stream)
+      return 0
+    }
+    return callbacks!
+  }()
+
+  private static func from(_ context: UnsafeMutableRawPointer?) -> HTTP2ServerSession {
+    Unmanaged<HTTP2ServerSession>.fromOpaque(context!).takeUnretainedValue()
+  }
+  private static func stream(_ session: OpaquePointer?, _ id: Int32) -> ServerStream? {
+    nghttp2_session_get_stream_user_data(session, id).map {
+      Unmanaged<ServerStream>.fromOpaque($0).takeUnretainedValue()
+    }
+  }
+
+  public init(limits: HTTPLimits, delegate: any ServerSessionDelegate) {
+    self.limits = limits
+    self.delegate = delegate
+    var option: OpaquePointer?
+    nghttp2_option_new(&option)
+    if let resets = limits.streamResets {
+      nghttp2_option_set_stream_reset_rate_limit(option, resets.burst, resets.perSecond)
+    }
+    nghttp2_session_server_new2(&session, Self.callbacks, Unmanaged.passUnretained(self).toOpaque(), option)
+    nghttp2_option_del(option)
+    let settings = [
+      nghttp2_settings_entry(
+        settings_id: Int32(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue), value: limits.concurrentStreams),
+      nghttp2_settings_entry(
+        settings_id: Int32(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE.rawValue), value: HTTPLimits.streamWindow),
+      nghttp2_settings_entry(
+        settings_id: Int32(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE.rawValue), value: UInt32(limits.headerListBytes)),
+      nghttp2_settings_entry(settings_id: 9, value: 1),  // NO_RFC7540_PRIORITIES
+    ]
+    nghttp2_submit_settings(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), settings, settings.count)
+    nghttp2_session_set_local_window_size(
+      session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, HTTPLimits.connectionWindow)
+  }
+
+  deinit { nghttp2_session_del(session) }
+
+  public var openStreams: Int { open.count }
+  public var isOver: Bool {
+    isBroken || (nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0)
+  }
+
+  public func receive(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
+    if taken < 0 { isBroken = true }
+    return taken >= 0
+  }
+
+  public func output(into buffer: inout [UInt8], limit: Int) {
+    while buffer.count < limit {
+      var data: UnsafePointer<UInt8>?
+      let count = nghttp2_session_mem_send(session, &data)
+      guard count > 0 else { return }
+      buffer.append(contentsOf: UnsafeBufferPointer(start: data, count: count))
+    }
+  }
+
+  public func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?) {
+    guard stream.isOpen, !stream.isAnswered else { return }
+    stream.isAnswered = true
+    stream.responseHead = head
+    stream.trailers = trailers
+    stream.responseBody = body
+    if trailers == nil, body.isEmpty || stream.isHead {
+      nghttp2_submit_response(session, stream.id, head.fields.baseAddress, head.count, nil)
+      return
+    }
+    var provider = nghttp2_data_provider()
+    provider.source.ptr = Unmanaged.passUnretained(stream).toOpaque()
+    provider.read_callback = { session, _, buffer, length, flags, source, _ in
+      let stream = Unmanaged<ServerStream>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
+      let count = min(length, stream.responseBody.count - stream.sent)
+      stream.responseBody.withUnsafeBufferPointer { bytes in
+        if count > 0 { buffer!.update(from: bytes.baseAddress! + stream.sent, count: count) }
+      }
+      stream.sent += count
+      if stream.sent == stream.responseBody.count {
+        flags!.pointee |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue)
+        if let trailers = stream.trailers {
+          flags!.pointee |= UInt32(NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue)
+          nghttp2_submit_trailer(session, stream.id, trailers.fields.baseAddress, trailers.count)
+        }
+      }
+      return count
+    }
+    nghttp2_submit_response(session, stream.id, head.fields.baseAddress, head.count, &provider)
+  }
+
+  public func shutdown(final: Bool) {
+    if final {
+      let last = nghttp2_session_get_last_proc_stream_id(session)
+      nghttp2_submit_goaway(
+        session, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, UInt32(NGHTTP2_NO_ERROR.rawValue), nil, 0)
+    } else {
+      nghttp2_submit_shutdown_notice(session)
+    }
+  }
+
+  public func close() {
+    isBroken = true
+    while let stream = open.last { closed(stream) }
+  }
+
+  // MARK: Callbacks
+
+  private func begin(_ id: Int32) {
+    let stream = pool.popLast() ?? ServerStream()
+    stream.begin(id: id)
+    stream.openIndex = open.count
+    open.append(stream)
+    nghttp2_session_set_stream_user_data(session, id, Unmanaged.passUnretained(stream).toOpaque())
+  }
+
+  private func header(_ stream: ServerStream, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Int32 {
+    stream.headerBytes += name.count + value.count + 32
+    guard stream.headerBytes <= limits.headerListBytes else {
+      refuse(stream, Self.headersTooLarge)
+      return 0
+    }
+    stream.headers.append(name: name, value: value)
+    return 0
+  }
+
+  private static let headersTooLarge = ResponseHead(431)
+  private static let bodyTooLarge = ResponseHead(413)
+
+  /// Answers at once and ignores the rest of the request.
+  private func refuse(_ stream: ServerStream, _ head: ResponseHead) {
+    stream.isDelivered = true
+    stream.body.removeAll()
+    respond(stream, head: head, body: [], trailers: nil)
+  }
+
+  private func data(_ stream: ServerStream, _ bytes: UnsafeRawBufferPointer) {
+    guard !stream.isDelivered else { return }
+    guard stream.body.count + bytes.count <= limits.bodyBytes else { return refuse(stream, Self.bodyTooLarge) }
+    stream.body.append(contentsOf: bytes)
+  }
+
+  private func complete(_ stream: ServerStream) {
+    guard !stream.isDelivered else { return }
+    stream.isDelivered = true
+    stream.isHead = stream.isMethod("HEAD")
+    delegate.received(stream)
+  }
+
+  private func closed(_ stream: ServerStream) {
+    let last = open.removeLast()
+    if last !== stream {
+      open[stream.openIndex] = last
+      last.openIndex = stream.openIndex
+    }
+    nghttp2_session_set_stream_user_data(session, stream.id, nil)
+    let wasOwed = stream.isDelivered && !stream.isAnswered
+    stream.end()
+    if wasOwed { delegate.cancelled(stream) }
+    // A cancelled stream may still be held by its handler, which will find it closed; it is not used again.
+    if !wasOwed { pool.append(stream) }
+  }
+}

@@ -1,0 +1,73 @@
+/// One request and its response, whatever the protocol version. Used again for later requests of its connection.
+public final class ServerStream {
+  public internal(set) var headers = HeaderBlock()
+  /// The whole request body.
+  public internal(set) var body: [UInt8] = []
+  /// The handler's own; 0 at first.
+  public var token: UInt64 = 0
+  /// Whether a response may still be given.
+  public internal(set) var isOpen = false
+  public internal(set) var isAnswered = false
+  /// The connection that the stream belongs to; set by the transport.
+  public weak var owner: AnyObject?
+
+  var id: Int32 = 0
+  var headerBytes = 0
+  var isDelivered = false
+  var isHead = false
+  var openIndex = 0
+  var responseHead: ResponseHead?
+  var trailers: ResponseHead?
+  var responseBody: [UInt8] = []
+  var sent = 0
+
+  init() {}
+
+  public func isMethod(_ name: StaticString) -> Bool { headers.has(":method", name) }
+  public func isPath(_ path: StaticString) -> Bool { headers.has(":path", path) }
+  public var path: String { headers[":path"] ?? "" }
+
+  func begin(id: Int32) {
+    self.id = id
+    headers.removeAll()
+    body.removeAll(keepingCapacity: true)
+    token = 0
+    isOpen = true
+    isAnswered = false
+    headerBytes = 0
+    isDelivered = false
+    isHead = false
+    sent = 0
+  }
+  func end() {
+    isOpen = false
+    responseHead = nil
+    trailers = nil
+    responseBody = []
+    if body.capacity > 64 << 10 { body = [] }
+  }
+}
+
+/// What a server session tells its owner.
+public protocol ServerSessionDelegate: AnyObject {
+  /// The whole request is there.
+  func received(_ stream: ServerStream)
+  /// The client took it back, or the connection ended, before the answer was given.
+  func cancelled(_ stream: ServerStream)
+}
+
+/// Bytes in, requests out; responses in, bytes out. No I/O.
+public protocol ServerSession: AnyObject {
+  /// - Returns: false when the connection must end after what is unsent has been sent.
+  func receive(_ bytes: UnsafeRawBufferPointer) -> Bool
+  func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?)
+  /// Appends what is to be sent, about `limit` bytes at most.
+  func output(into buffer: inout [UInt8], limit: Int)
+  /// Announces the end: first a notice, then (final) no further streams.
+  func shutdown(final: Bool)
+  /// Gives up every open stream.
+  func close()
+  var openStreams: Int { get }
+  /// Whether the session has come to its end by itself.
+  var isOver: Bool { get }
+}

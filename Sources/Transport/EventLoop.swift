@@ -1,0 +1,243 @@
+import CLinux
+import Glibc
+import RankingCore
+import Synchronization
+
+// One thread, one epoll, everything that happens on it in order.
+//
+//     wait ─► handlers of ready descriptors ─► timers that are due ─► what other threads handed over ─► flushes ─► wait
+//
+// Writing is put off to the end of a turn: all that a turn produced for one connection goes out in one system call.
+
+/// Something with a descriptor on a loop.
+protocol DescriptorHandler: AnyObject {
+  func ready(events: UInt32)
+}
+
+/// Something that has bytes to send at the end of the turn.
+protocol Flushable: AnyObject {
+  func flush()
+}
+
+public struct TimerID: Hashable, Sendable { let number: UInt64 }
+
+public final class EventLoop: SerialExecutor, @unchecked Sendable {
+  private let epoll: Int32
+  private let wakeUp: Int32
+  private var handlers: [(generation: UInt32, handler: (any DescriptorHandler)?)] = []
+  private var timers: [(at: Instant, number: UInt64)] = []
+  private var timerBodies: [UInt64: () -> Void] = [:]
+  private var nextTimer: UInt64 = 0
+  private var flushes: [any Flushable] = []
+  private let handedOver = Mutex<[@Sendable () -> Void]>([])
+  private let isRunning = Atomic<Bool>(false)
+  private let thread = Atomic<UInt>(0)
+  private var current = EventLoop.clock()
+  /// One receive buffer for all connections: bytes are consumed before the next read.
+  let receiveBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 64)
+
+  public init() {
+    signal(SIGPIPE, SIG_IGN)
+    epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
+    wakeUp = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+    precondition(epoll >= 0 && wakeUp >= 0, "no epoll or eventfd: \(String(cString: strerror(errno)))")
+    var event = epoll_event(events: EPOLLIN.rawValue, data: epoll_data_t(u64: .max))
+    epoll_ctl(epoll, EPOLL_CTL_ADD, wakeUp, &event)
+  }
+  deinit {
+    close(epoll)
+    close(wakeUp)
+    receiveBuffer.deallocate()
+  }
+
+  static func clock() -> Instant {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Instant(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
+  }
+  /// The time as of this turn of the loop.
+  public var now: Instant { current }
+  public func freshNow() -> Instant {
+    current = Self.clock()
+    return current
+  }
+  public var isCurrent: Bool { thread.load(ordering: .acquiring) == UInt(pthread_self()) }
+
+  // MARK: Running
+
+  /// Runs on a thread of its own until `stop`.
+  public func start() {
+    let loop = Unmanaged.passRetained(self)
+    var thread = pthread_t()
+    let result = pthread_create(
+      &thread, nil,
+      { context in
+        let loop = Unmanaged<EventLoop>.fromOpaque(context!).takeRetainedValue()
+        loop.run()
+        return nil
+      }, loop.toOpaque())
+    precondition(result == 0, "pthread_create: \(String(cString: strerror(result)))")
+    pthread_detach(thread)
+  }
+
+  /// Runs on this thread until `stop`.
+  public func run() {
+    thread.store(UInt(pthread_self()), ordering: .releasing)
+    isRunning.store(true, ordering: .releasing)
+    withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 256) { events in
+      while isRunning.load(ordering: .acquiring) {
+        let count = epoll_wait(epoll, events.baseAddress, Int32(events.count), timeoutMilliseconds())
+        current = Self.clock()
+        if count > 0 { for index in 0..<Int(count) { dispatch(events[index]) } }
+        runTimers()
+        runHandedOver()
+        runFlushes()
+      }
+    }
+  }
+
+  public func stop() {
+    execute { [self] in isRunning.store(false, ordering: .releasing) }
+  }
+
+  /// Runs `body` on the loop's thread, soon; callable from anywhere.
+  public func execute(_ body: @escaping @Sendable () -> Void) {
+    let isFirst = handedOver.withLock { queue in
+      queue.append(body)
+      return queue.count == 1
+    }
+    guard isFirst else { return }
+    var one: UInt64 = 1
+    _ = Glibc.write(wakeUp, &one, 8)
+  }
+
+  public func enqueue(_ job: consuming ExecutorJob) {
+    let job = UnownedJob(job)
+    execute { [self] in job.runSynchronously(on: asUnownedSerialExecutor()) }
+  }
+
+  private func dispatch(_ event: epoll_event) {
+    let key = event.data.u64
+    if key == .max {
+      var count: UInt64 = 0
+      _ = Glibc.read(wakeUp, &count, 8)
+      return
+    }
+    let descriptor = Int(key & 0xFFFF_FFFF)
+    guard descriptor < handlers.count, handlers[descriptor].generation == UInt32(key >> 32) else { return }
+    handlers[descriptor].handler?.ready(events: event.events)
+  }
+
+  private func runHandedOver() {
+    let bodies = handedOver.withLock { queue in
+      let bodies = queue
+      queue.removeAll(keepingCapacity: true)
+      return bodies
+    }
+    for body in bodies { body() }
+  }
+
+  private func runFlushes() {
+    while !flushes.isEmpty {
+      let now = flushes
+      flushes.removeAll(keepingCapacity: true)
+      for flushable in now { flushable.flush() }
+    }
+  }
+  func flushLater(_ flushable: any Flushable) { flushes.append(flushable) }
+
+  // MARK: Descriptors
+
+  func add(_ descriptor: Int32, events: UInt32, handler: any DescriptorHandler) {
+    while handlers.count <= Int(descriptor) { handlers.append((0, nil)) }
+    let generation = handlers[Int(descriptor)].generation &+ 1
+    handlers[Int(descriptor)] = (generation, handler)
+    control(EPOLL_CTL_ADD, descriptor, events, generation)
+  }
+  func modify(_ descriptor: Int32, events: UInt32) {
+    control(EPOLL_CTL_MOD, descriptor, events, handlers[Int(descriptor)].generation)
+  }
+  func remove(_ descriptor: Int32) {
+    control(EPOLL_CTL_DEL, descriptor, 0, 0)
+    handlers[Int(descriptor)].generation &+= 1
+    handlers[Int(descriptor)].handler = nil
+  }
+  private func control(_ operation: Int32, _ descriptor: Int32, _ events: UInt32, _ generation: UInt32) {
+    var event = epoll_event(
+      events: events, data: epoll_data_t(u64: UInt64(generation) << 32 | UInt64(UInt32(descriptor))))
+    epoll_ctl(epoll, operation, descriptor, &event)
+  }
+
+  // MARK: Timers (on the loop only)
+
+  @discardableResult
+  public func schedule(at: Instant, _ body: @escaping () -> Void) -> TimerID {
+    nextTimer += 1
+    timerBodies[nextTimer] = body
+    timers.append((at, nextTimer))
+    var child = timers.count - 1
+    while child > 0, timers[child].at < timers[(child - 1) / 2].at {
+      timers.swapAt(child, (child - 1) / 2)
+      child = (child - 1) / 2
+    }
+    return TimerID(number: nextTimer)
+  }
+  @discardableResult
+  public func schedule(after: Duration, _ body: @escaping () -> Void) -> TimerID {
+    schedule(at: Self.clock() + after, body)
+  }
+  /// Constant time: the heap entry stays until its instant comes.
+  public func cancel(_ timer: TimerID) { timerBodies[timer.number] = nil }
+
+  private func runTimers() {
+    while let first = timers.first, first.at <= current || timerBodies[first.number] == nil {
+      popTimer()
+      timerBodies.removeValue(forKey: first.number)?()
+    }
+  }
+  private func popTimer() {
+    let last = timers.removeLast()
+    guard !timers.isEmpty else { return }
+    timers[0] = last
+    var parent = 0
+    while true {
+      var least = parent
+      for child in 2 * parent + 1...2 * parent + 2
+      where child < timers.count && timers[child].at < timers[least].at { least = child }
+      if least == parent { return }
+      timers.swapAt(parent, least)
+      parent = least
+    }
+  }
+  /// Rounded up, so that a timer is due when the wait is over.
+  private func timeoutMilliseconds() -> Int32 {
+    guard let first = timers.first else { return -1 }
+    let now = Self.clock()
+    guard first.at > now else { return 0 }
+    return Int32(clamping: ((first.at - now).nanoseconds + 999_999) / 1_000_000)
+  }
+}
+
+/// SIGINT, SIGTERM and the like as events on a loop. Must be made before other threads start, as they inherit the mask.
+public final class SignalSource: DescriptorHandler {
+  private let loop: EventLoop
+  private let socket: Int32
+  private let body: (Int32) -> Void
+
+  public init(_ signals: [Int32], on loop: EventLoop, _ body: @escaping (Int32) -> Void) {
+    self.loop = loop
+    self.body = body
+    var set = sigset_t()
+    sigemptyset(&set)
+    for signal in signals { sigaddset(&set, signal) }
+    pthread_sigmask(SIG_BLOCK, &set, nil)
+    socket = signalfd(-1, &set, Int32(SFD_CLOEXEC | SFD_NONBLOCK))
+    loop.add(socket, events: EPOLLIN.rawValue, handler: self)
+  }
+  func ready(events: UInt32) {
+    var info = signalfd_siginfo()
+    while Glibc.read(socket, &info, MemoryLayout<signalfd_siginfo>.size) == MemoryLayout<signalfd_siginfo>.size {
+      body(Int32(info.ssi_signo))
+    }
+  }
+}

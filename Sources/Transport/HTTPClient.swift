@@ -1,0 +1,228 @@
+import CLinux
+import Glibc
+import HTTP2
+import RankingCore
+
+// One HTTP/2 connection to one address, made again whenever it is lost. Up means: the peer's SETTINGS have come; a TCP
+// connection alone proves nothing of a process that is frozen.
+
+public protocol HTTPClientDelegate: AnyObject {
+  func clientUp(_ client: HTTPClient)
+  /// Calls in flight have failed already.
+  func clientDown(_ client: HTTPClient, reason: String)
+}
+
+/// Numbers of one link. Origins: the failure policy, "Coordinator → worker" and "Health and membership".
+public struct LinkPolicy: Sendable {
+  public var connectTimeout: Duration = .milliseconds(300)
+  public var reconnectFirst: Duration = .milliseconds(50)
+  public var reconnectFactor = 1.6
+  public var reconnectMax: Duration = .seconds(2)
+  public var reconnectJitter = 0.2
+  public var pingAfterIdle: Duration = .seconds(10)
+  public var pingTimeout: Duration = .seconds(1)
+  public var userTimeoutMilliseconds: Int32 = 2000
+  public init() {}
+}
+
+/// A call that can be cancelled.
+public struct CallID: Hashable, Sendable {
+  let connection: UInt64
+  let stream: Int32
+}
+
+public final class HTTPClient: DescriptorHandler, Flushable {
+  public let loop: EventLoop
+  public let host: String
+  public let port: UInt16
+  public weak var delegate: (any HTTPClientDelegate)?
+  public private(set) var isUp = false
+  private let policy: LinkPolicy
+  private let authority: String
+  private let reconnects: Bool
+  private var generator: SeededGenerator
+  private var socket: Link?
+  private var session: HTTP2ClientSession?
+  private var unsent: [UInt8] = []
+  private var sent = 0
+  private var interest: UInt32 = 0
+  private var isFlushing = false
+  private var connection: UInt64 = 0
+  private var delay: Duration
+  private var isStopped = true
+  private var lastReceived = Instant(nanoseconds: 0)
+
+  /// A class around the descriptor, as it comes and goes.
+  private final class Link {
+    let socket: Socket
+    init(_ socket: consuming Socket) { self.socket = socket }
+  }
+
+  /// - Parameter reconnects: false = give up at the first failure.
+  public init(
+    host: String, port: UInt16, loop: EventLoop, policy: LinkPolicy = LinkPolicy(), reconnects: Bool = true,
+    seed: UInt64 = 0
+  ) {
+    self.host = host
+    self.port = port
+    self.loop = loop
+    self.policy = policy
+    self.reconnects = reconnects
+    authority = "\(host):\(port)"
+    delay = policy.reconnectFirst
+    generator = SeededGenerator(seed: seed)
+  }
+
+  /// Connects, and keeps connecting; on the loop.
+  public func start() {
+    isStopped = false
+    connect()
+  }
+  public func stop() {
+    isStopped = true
+    lose("stopped")
+  }
+
+  /// Sends a request; `completion` is called exactly once, later.
+  /// - Returns: nil when there is no connection: then nothing will be called.
+  public func call(
+    method: StaticString = "POST", path: StaticString, headers: [(StaticString, String)], body: [UInt8],
+    completion: @escaping HTTP2ClientSession.Completion
+  ) -> CallID? {
+    guard isUp, let session else { return nil }
+    guard
+      let stream = session.call(
+        method: method, path: path, authority: authority, headers: headers, body: body, completion: completion)
+    else { return nil }
+    flushLater()
+    return CallID(connection: connection, stream: stream)
+  }
+
+  public func cancel(_ call: CallID) {
+    guard call.connection == connection, let session else { return }
+    session.cancel(call.stream)
+    flushLater()
+  }
+
+  // MARK: Connecting
+
+  private func connect() {
+    guard !isStopped, socket == nil else { return }
+    connection += 1
+    let attempt = connection
+    let address: ResolvedAddress
+    do { address = try ResolvedAddress(host: host, port: port) } catch { return lose("\(error)") }
+    let descriptor = Glibc.socket(
+      address.family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    guard descriptor >= 0 else { return lose("\(SystemError("socket"))") }
+    let link = Link(Socket(adopting: descriptor))
+    link.socket.setOption(Int32(IPPROTO_TCP), TCP_NODELAY, 1)
+    link.socket.setOption(Int32(IPPROTO_TCP), Int32(TCP_USER_TIMEOUT), policy.userTimeoutMilliseconds)
+    socket = link
+    let result = address.withSockaddr { Glibc.connect(descriptor, $0, $1) }
+    guard result == 0 || errno == EINPROGRESS else { return lose("\(SystemError("connect"))") }
+    interest = EPOLLOUT.rawValue | EPOLLIN.rawValue
+    loop.add(descriptor, events: interest, handler: self)
+    let session = HTTP2ClientSession()
+    self.session = session
+    // The preface is written as soon as the socket can be written to.
+    loop.schedule(after: policy.connectTimeout) { [weak self] in
+      guard let self, connection == attempt, socket != nil, !isUp else { return }
+      lose("no HTTP/2 settings within \(policy.connectTimeout.milliseconds) ms")
+    }
+  }
+
+  private func lose(_ reason: String) {
+    let wasUp = isUp
+    isUp = false
+    if let socket, interest != 0 { loop.remove(socket.socket.descriptor) }
+    interest = 0
+    socket = nil
+    unsent.removeAll()
+    sent = 0
+    let session = session
+    self.session = nil
+    session?.close()
+    if wasUp { delay = policy.reconnectFirst }
+    delegate?.clientDown(self, reason: reason)
+    guard reconnects, !isStopped else { return }
+    let spread = 1 + policy.reconnectJitter * (2 * generator.unit() - 1)
+    loop.schedule(after: .nanoseconds(Int64(Double(delay.nanoseconds) * spread))) { [weak self] in self?.connect() }
+    delay = min(policy.reconnectMax, .nanoseconds(Int64(Double(delay.nanoseconds) * policy.reconnectFactor)))
+  }
+
+  // MARK: Bytes
+
+  func ready(events: UInt32) {
+    if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 { readSome() }
+    if events & EPOLLOUT.rawValue != 0, socket != nil { flushLater() }
+  }
+
+  private func readSome() {
+    guard let link = socket, let session else { return }
+    let buffer = loop.receiveBuffer
+    switch link.socket.read(into: buffer) {
+    case .bytes(let count):
+      lastReceived = loop.now
+      session.receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count]))
+      guard socket === link else { return }
+      if session.isUp, !isUp {
+        isUp = true
+        delegate?.clientUp(self)
+        watchIdle(connection)
+      }
+      if session.isOver { return lose("the peer ended the connection") }
+      flushLater()
+    case .wouldBlock: return
+    case .end: lose("the peer closed the connection")
+    case .failed(let code): lose("\(SystemError("connection to \(authority)", code))")
+    }
+  }
+
+  private func flushLater() {
+    guard !isFlushing else { return }
+    isFlushing = true
+    loop.flushLater(self)
+  }
+
+  func flush() {
+    isFlushing = false
+    guard let link = socket, let session else { return }
+    var isBlocked = false
+    while !isBlocked {
+      if sent == unsent.count {
+        unsent.removeAll(keepingCapacity: true)
+        sent = 0
+        session.output(into: &unsent, limit: HTTPLimits.unsentBytesToPause)
+        if unsent.isEmpty { break }
+      }
+      switch unsent.withUnsafeBytes({ link.socket.write(UnsafeRawBufferPointer(rebasing: $0[sent...])) }) {
+      case .bytes(let count): sent += count
+      case .wouldBlock: isBlocked = true
+      case .end: return lose("the peer closed the connection")
+      case .failed(let code): return lose("\(SystemError("connection to \(authority)", code))")
+      }
+    }
+    if session.isOver { return lose("the peer ended the connection") }
+    let wanted = isBlocked ? EPOLLIN.rawValue | EPOLLOUT.rawValue : EPOLLIN.rawValue
+    if wanted != interest {
+      interest = wanted
+      loop.modify(link.socket.descriptor, events: wanted)
+    }
+  }
+
+  /// A quiet link is asked for a sign of life.
+  private func watchIdle(_ attempt: UInt64) {
+    loop.schedule(after: policy.pingAfterIdle) { [weak self] in
+      guard let self, connection == attempt, isUp, let session else { return }
+      guard loop.now - lastReceived >= policy.pingAfterIdle else { return watchIdle(attempt) }
+      let before = session.pongs
+      session.ping()
+      flushLater()
+      loop.schedule(after: policy.pingTimeout) { [weak self] in
+        guard let self, connection == attempt, isUp else { return }
+        if session.pongs == before { lose("no answer to a PING") } else { watchIdle(attempt) }
+      }
+    }
+  }
+}

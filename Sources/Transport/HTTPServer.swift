@@ -1,0 +1,266 @@
+import CLinux
+import Glibc
+import HTTP2
+import RankingCore
+
+// Listens, and turns connections into requests. The first bytes of a connection say which protocol it speaks:
+//
+//     socket bytes ─► [TLS, later] ─► "PRI * HTTP/2.0…"? ─► HTTP2ServerSession ─┐
+//                                  └─ anything else     ─► HTTP1ServerSession ─┴─► HTTPServerDelegate
+
+/// Answers requests, on the server's loop.
+public protocol HTTPServerDelegate: AnyObject {
+  func received(_ stream: ServerStream, on server: HTTPServer)
+  func cancelled(_ stream: ServerStream, on server: HTTPServer)
+}
+
+public struct HTTPServerCounters: Sendable {
+  public var accepted: UInt64 = 0
+  public var requests: UInt64 = 0
+  public var cancelled: UInt64 = 0
+  public var refusedConnections: UInt64 = 0
+}
+
+public final class HTTPServer: DescriptorHandler {
+  public let loop: EventLoop
+  public let limits: HTTPLimits
+  /// The port that was bound.
+  public let port: UInt16
+  public fileprivate(set) var counters = HTTPServerCounters()
+  public weak var delegate: (any HTTPServerDelegate)?
+  private let listener: Int32
+  fileprivate var connections: [ObjectIdentifier: ServerConnection] = [:]
+  private var isStopping = false
+  private var whenStopped: (() -> Void)?
+
+  public init(host: String, port: UInt16, limits: HTTPLimits, loop: EventLoop) throws(SystemError) {
+    self.loop = loop
+    self.limits = limits
+    let address = try ResolvedAddress(host: host, port: port)
+    let descriptor = socket(address.family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    guard descriptor >= 0 else { throw SystemError("socket") }
+    var one: Int32 = 1
+    setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, 4)
+    guard address.withSockaddr({ bind(descriptor, $0, $1) }) == 0 else {
+      let error = SystemError("cannot listen on \(host):\(port)")
+      close(descriptor)
+      throw error
+    }
+    guard listen(descriptor, 1024) == 0 else {
+      let error = SystemError("cannot listen on \(host):\(port)")
+      close(descriptor)
+      throw error
+    }
+    var bound = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    withUnsafeMutablePointer(to: &bound) { pointer in
+      _ = pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+    }
+    self.port = withUnsafeBytes(of: bound) { UInt16(bigEndian: $0.load(fromByteOffset: 2, as: UInt16.self)) }
+    listener = descriptor
+  }
+
+  /// Starts to accept; on the loop.
+  public func start() {
+    loop.add(listener, events: EPOLLIN.rawValue, handler: self)
+    loop.schedule(after: .seconds(1)) { [weak self] in self?.sweep() }
+  }
+
+  /// Gives the response to a request; dropped when the client has gone.
+  public func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead? = nil) {
+    guard let connection = stream.owner as? ServerConnection else { return }
+    connection.respond(stream, head: head, body: body, trailers: trailers)
+  }
+
+  /// No further connections; notice, 600 ms, no further streams, at most `limit` for those that are open, end.
+  public func stop(limit: Duration = .seconds(10), then done: @escaping () -> Void) {
+    guard !isStopping else { return }
+    isStopping = true
+    whenStopped = done
+    loop.remove(listener)
+    close(listener)
+    for connection in connections.values { connection.shutdown(final: false) }
+    loop.schedule(after: .milliseconds(600)) { [self] in
+      for connection in connections.values { connection.shutdown(final: true) }
+      finishIfIdle()
+    }
+    loop.schedule(after: limit) { [self] in
+      for connection in Array(connections.values) { connection.end() }
+      finishIfIdle()
+    }
+  }
+
+  fileprivate func finishIfIdle() {
+    guard isStopping, connections.isEmpty, let done = whenStopped else { return }
+    whenStopped = nil
+    done()
+  }
+
+  func ready(events: UInt32) {
+    while true {
+      let descriptor = clinux_accept(listener)
+      guard descriptor >= 0 else { return }
+      guard connections.count < limits.connections else {
+        counters.refusedConnections += 1
+        close(descriptor)
+        continue
+      }
+      counters.accepted += 1
+      let connection = ServerConnection(Socket(adopting: descriptor), server: self)
+      connections[ObjectIdentifier(connection)] = connection
+      connection.start()
+    }
+  }
+
+  public var openConnections: Int { connections.count }
+
+  private func sweep() {
+    for connection in Array(connections.values) { connection.checkTime() }
+    if !isStopping { loop.schedule(after: .seconds(1)) { [weak self] in self?.sweep() } }
+  }
+}
+
+final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegate {
+  private let socket: Socket
+  private unowned let server: HTTPServer
+  private var session: (any ServerSession)?
+  private var preface: [UInt8] = []
+  private var unsent: [UInt8] = []
+  private var sent = 0
+  private var isEnded = false
+  private var isFlushing = false
+  private var closesWhenSent = false
+  private var interest = EPOLLIN.rawValue
+  private var lastActivity: Instant
+  private var lastProgress: Instant
+  private static let http2Preface = Array("PRI * HTTP/2.0".utf8)
+
+  init(_ socket: consuming Socket, server: HTTPServer) {
+    self.socket = socket
+    self.server = server
+    lastActivity = server.loop.now
+    lastProgress = server.loop.now
+  }
+
+  func start() {
+    socket.setOption(Int32(IPPROTO_TCP), TCP_NODELAY, 1)
+    server.loop.add(socket.descriptor, events: interest, handler: self)
+  }
+
+  func ready(events: UInt32) {
+    if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 { readAll() }
+    if !isEnded, events & EPOLLOUT.rawValue != 0 { flushLater() }
+  }
+
+  private func readAll() {
+    let buffer = server.loop.receiveBuffer
+    while !isEnded {
+      switch socket.read(into: buffer) {
+      case .bytes(let count):
+        lastActivity = server.loop.now
+        if !receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])) { closesWhenSent = true }
+        flushLater()
+        // A short read has emptied the socket; a full one goes on next turn, so that others get theirs.
+        if count < buffer.count || unsent.count > HTTPLimits.unsentBytesToPause { return }
+        return
+      case .wouldBlock: return
+      case .end, .failed: end()
+      }
+    }
+  }
+
+  private func receive(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    if let session { return session.receive(bytes) }
+    preface.append(contentsOf: bytes)
+    let known = min(preface.count, Self.http2Preface.count)
+    let isHTTP2 = preface[..<known].elementsEqual(Self.http2Preface[..<known])
+    if isHTTP2, known < Self.http2Preface.count { return true }
+    let session: any ServerSession =
+      isHTTP2
+      ? HTTP2ServerSession(limits: server.limits, delegate: self)
+      : HTTP1ServerSession(limits: server.limits, delegate: self)
+    self.session = session
+    let first = preface
+    preface = []
+    return first.withUnsafeBytes { session.receive($0) }
+  }
+
+  func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?) {
+    guard !isEnded else { return }
+    session?.respond(stream, head: head, body: body, trailers: trailers)
+    flushLater()
+  }
+
+  func shutdown(final: Bool) {
+    session?.shutdown(final: final)
+    if session == nil || (final && session?.openStreams == 0) { closesWhenSent = true }
+    flushLater()
+  }
+
+  private func flushLater() {
+    guard !isFlushing, !isEnded else { return }
+    isFlushing = true
+    server.loop.flushLater(self)
+  }
+
+  func flush() {
+    isFlushing = false
+    guard !isEnded else { return }
+    var isBlocked = false
+    while !isBlocked {
+      if sent == unsent.count {
+        unsent.removeAll(keepingCapacity: true)
+        sent = 0
+        session?.output(into: &unsent, limit: HTTPLimits.unsentBytesToPause)
+        if unsent.isEmpty { break }
+      }
+      let result = unsent.withUnsafeBytes { socket.write(UnsafeRawBufferPointer(rebasing: $0[sent...])) }
+      switch result {
+      case .bytes(let count):
+        sent += count
+        lastProgress = server.loop.now
+      case .wouldBlock: isBlocked = true
+      case .end, .failed: return end()
+      }
+    }
+    if !isBlocked, closesWhenSent || session?.isOver == true { return end() }
+    // While the peer does not read, nothing more is read from it.
+    let wanted = isBlocked ? EPOLLOUT.rawValue : EPOLLIN.rawValue
+    if wanted != interest {
+      interest = wanted
+      server.loop.modify(socket.descriptor, events: wanted)
+    }
+  }
+
+  func checkTime() {
+    let now = server.loop.now
+    let isBlocked = interest == EPOLLOUT.rawValue
+    if isBlocked, now - lastProgress > .seconds(HTTPLimits.writeStallSeconds) { return end() }
+    let open = session?.openStreams ?? 0
+    // HTTP/2 peers keep their connection with PINGs; within a request the handler's deadline rules.
+    let limit = session == nil ? HTTPLimits.requestSeconds : server.limits.idleSeconds
+    if open == 0, now - lastActivity > .seconds(limit) { end() }
+  }
+
+  func end() {
+    guard !isEnded else { return }
+    isEnded = true
+    server.loop.remove(socket.descriptor)
+    session?.close()
+    Glibc.shutdown(socket.descriptor, Int32(SHUT_RDWR))
+    server.connections[ObjectIdentifier(self)] = nil
+    server.finishIfIdle()
+  }
+
+  // MARK: ServerSessionDelegate
+
+  func received(_ stream: ServerStream) {
+    stream.owner = self
+    server.counters.requests += 1
+    server.delegate?.received(stream, on: server)
+  }
+  func cancelled(_ stream: ServerStream) {
+    server.counters.cancelled += 1
+    server.delegate?.cancelled(stream, on: server)
+  }
+}
