@@ -28,7 +28,9 @@ extension Command {
 private struct DemoRound {
   struct Purchase {
     var item: String
-    var time: Double
+    /// Seconds, or a date as text; within one file it is one or the other.
+    var seconds: Double
+    var date: String
   }
   let invocation: Invocation
   let server: ServerURL
@@ -55,7 +57,8 @@ private struct DemoRound {
     var reader = try CSVReader(path: path)
     let (user, item, time) = (try reader.column("user"), try reader.column("item"), try reader.column("timestamp"))
     while let row = try reader.next() {
-      purchases[row[user], default: []].append(Purchase(item: row[item], time: try row.double(time)))
+      purchases[row[user], default: []].append(
+        Purchase(item: row[item], seconds: Double(row[time]) ?? 0, date: row[time]))
     }
     // The busiest customers make dull reading and the idle ones are thin: those in the middle, spread evenly.
     let known = purchases.keys.filter { (20...60).contains(purchases[$0]?.count ?? 0) }.sorted()
@@ -67,7 +70,8 @@ private struct DemoRound {
   func run() throws -> Int32 {
     let bodies = customers.map { Array(#"{"user":"\#($0)","k":\#(Self.k),"exclude_seen":true}"#.utf8) }
     let batch = RequestBatch(
-      server: server, path: "/v1/recommend", requests: bodies.enumerated().map { (line: $0.offset + 1, body: $0.element) })
+      server: server, path: "/v1/recommend",
+      requests: bodies.enumerated().map { (line: $0.offset + 1, body: $0.element) })
     let lines = Mutex<[[UInt8]]>([])
     let failures = batch.run(connections: 4) { line in lines.withLock { $0.append(line) } }
     if let first = failures.first {
@@ -91,7 +95,8 @@ private struct DemoRound {
         throw CommandError("the answer for \(customer) covers \(answer.answered) of \(answer.shards) shards")
       }
       guard !answer.coldStart, answer.items.count == Self.k else {
-        throw CommandError("\(customer) is a known customer and got \(answer.items.count) items, \(Self.k) were asked for")
+        throw CommandError(
+          "\(customer) is a known customer and got \(answer.items.count) items, \(Self.k) were asked for")
       }
       let bought = Set((purchases[customer] ?? []).map(\.item))
       if let seen = answer.items.first(where: { bought.contains($0.id) }) {
@@ -119,7 +124,9 @@ private struct DemoRound {
 
   private func show(_ customer: String, _ answer: AnswerView) {
     let last = (purchases[customer] ?? []).enumerated()
-      .sorted { ($0.element.time, $0.offset) > ($1.element.time, $1.offset) }
+      .sorted {
+        ($0.element.seconds, $0.element.date, $0.offset) > ($1.element.seconds, $1.element.date, $1.offset)
+      }
     let bought = last.prefix(Self.k).map { name(of: $0.element.item) }
     let recommended = answer.items.map { name(of: $0.id) }
     let width = 36
