@@ -37,7 +37,9 @@ let package = Package(
     .target(name: "ClusterHarness", dependencies: ["CSpawn"], path: "Cluster/Harness", swiftSettings: warnings),
     .executableTarget(
       name: "shortlist",
-      dependencies: ["RankingCore", "Wire", "Bundles", "Oracle", "Training", "Transport", "Servers", "ClusterHarness"],
+      dependencies: [
+        "RankingCore", "Wire", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "ClusterHarness",
+      ],
       swiftSettings: warnings),
 
     .testTarget(name: "HouseTests", swiftSettings: warnings),
@@ -50,7 +52,8 @@ let package = Package(
       name: "BundlesTests", dependencies: ["RankingCore", "Scoring", "Bundles", "Oracle", "Wire"],
       swiftSettings: warnings),
     .testTarget(name: "TrainingTests", dependencies: ["Bundles", "Training"], swiftSettings: warnings),
-    .testTarget(name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: warnings),
+    .testTarget(
+      name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: warnings),
     .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: warnings),
     .testTarget(name: "CommandTests", dependencies: ["ClusterHarness", "shortlist"], swiftSettings: warnings),
     .testTarget(

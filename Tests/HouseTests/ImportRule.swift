@@ -47,7 +47,7 @@ struct ImportRule {
     Target(
       folder: "Sources/shortlist", kind: .tool,
       imports: [
-        "RankingCore", "Wire", "Scoring", "Bundles", "Oracle", "Training", "Transport", "Servers", "Simulator",
+        "RankingCore", "Wire", "Scoring", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
         "ClusterHarness",
       ]),
   ]

@@ -10,8 +10,8 @@ extension Command {
     name: "recommend",
     summary: "Ask a cluster for the best items for a customer",
     discussion: """
-      --requests holds one JSON object per line, the body of POST /v1/recommend; "-" reads standard input. One answer per
-      line comes back, in the same order. Or ask for one customer with --user.
+      --requests holds one JSON object per line, the body of POST /v1/recommend; "-" reads standard input. One answer
+      per line comes back, in the same order. Or ask for one customer with --user.
       """,
     example: "shortlist recommend --url http://127.0.0.1:8080 --user 17850 --k 5",
     options: askOptions + [

@@ -18,10 +18,13 @@ extension Command {
       .text("requests", "FILE", "requests, one JSON object per line").required,
       .number("rate", "requests per second", in: 0.01...1e6).required,
       Option(name: "duration", kind: .duration, placeholder: "TIME", help: "how long", standard: "30s"),
-      .text("path", "PATH", "what is asked", standard: "/v1/recommend"),
+      Option(
+        name: "api", kind: .choice(LoadGenerator.Endpoint.allCases.map(\.rawValue)), placeholder: "NAME",
+        help: "what is asked: recommend, rank or similar", standard: "recommend"),
       .flag("poisson", "random gaps (exponential) instead of equal ones"),
       .integer("seed", "seed of the random gaps", in: 0...Int.max, standard: 1),
-      .integer("lanes", "the most requests under way at a time", in: 1...1024, standard: 64),
+      .integer("connections", "HTTP/2 connections", in: 1...64, standard: 4),
+      .integer("outstanding", "the most requests under way; more are not sent", in: 1...100_000, standard: 1000),
       Option(
         name: "timeout", kind: .duration, placeholder: "TIME", help: "how long one request may take", standard: "5s"),
     ],
@@ -31,13 +34,13 @@ extension Command {
   private static func load(_ invocation: Invocation) throws -> Int32 {
     let rate = invocation.number("rate")
     let duration = invocation.duration("duration")
+    guard let endpoint = LoadGenerator.Endpoint(rawValue: invocation.text("api")) else { return 2 }
     let generator = LoadGenerator(
-      server: try serverURL(invocation), path: invocation.text("path"),
+      server: try serverURL(invocation), endpoint: endpoint,
       requests: try RequestFile.read(invocation.text("requests")).map(\.body), rate: rate, duration: duration,
-      poisson: invocation.flag("poisson"), seed: UInt64(invocation.integer("seed")), lanes: invocation.integer("lanes"),
+      poisson: invocation.flag("poisson"), seed: UInt64(invocation.integer("seed")),
+      connections: invocation.integer("connections"), outstandingMax: invocation.integer("outstanding"),
       limit: invocation.duration("timeout"))
-    var probe = PlainHTTP(generator.server, limit: .seconds(5))
-    _ = try probe.get("/healthz")
 
     let interrupted = Mutex(false)
     let signals = Thread {
@@ -47,7 +50,7 @@ extension Command {
       Console.end(130)
     }
     signals.start()
-    let (tally, elapsed) = generator.run(stopped: { interrupted.withLock { $0 } }) { tally, elapsed in
+    let (tally, elapsed) = try generator.run(stopped: { interrupted.withLock { $0 } }) { tally, elapsed in
       Console.live(liveLine(tally, elapsed, duration))
     }
     Console.live("")
@@ -61,7 +64,7 @@ extension Command {
     let report = LoadReport(tally, rate: 0, elapsed: elapsed)
     func text(_ milliseconds: Double?) -> String { milliseconds.map { String(format: "%.1f", $0) } ?? "-" }
     return "\(seconds(elapsed)) of \(seconds(duration)) · \(report.sent) sent, \(report.degraded) degraded, "
-      + "\(tally.failures) failed · \(text(report.achievedRate))/s · ms p50 \(text(report.p50)) p99 \(text(report.p99)) "
-      + "max \(text(report.max))"
+      + "\(tally.failures) failed · \(text(report.achievedRate))/s · ms p50 \(text(report.p50)) "
+      + "p99 \(text(report.p99)) max \(text(report.max))"
   }
 }

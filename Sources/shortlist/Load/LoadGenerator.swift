@@ -1,6 +1,9 @@
 import ClusterHarness
 import Foundation
+import HTTP2
+import RankingCore
 import Synchronization
+import Transport
 
 #if canImport(Glibc)
   import Glibc
@@ -8,96 +11,91 @@ import Synchronization
 
 // Sends requests when they are due, whatever became of the earlier ones.
 //
-//   schedule ──► the next arrival ◄── taken by whichever of N lanes is free; it waits until the request is due, sends it
-//                                     over its own connection, and measures from when it was *due*
+//   pacer thread: sleeps until the next arrival is due ──► loop: sends it on the next of a few HTTP/2 connections,
+//                                                          measures from when it was *due* to the end of its answer
 //
-// When every lane is busy, arrivals wait, and their waiting is measured like everything else. One that has waited for
-// longer than `lateLimit` is not sent but counted as "client saturated": then this machine, or the number of lanes, is
-// what was measured.
+// A stall anywhere delays neither the schedule nor the measuring. At most `outstandingMax` requests are under way; an
+// arrival beyond that is not sent but counted as "client saturated", because then this machine's memory would be what
+// is measured.
 
 struct LoadGenerator: Sendable {
+  enum Endpoint: String, CaseIterable, Sendable {
+    case recommend, rank, similar
+    var path: StaticString {
+      switch self {
+      case .recommend: "/v1/recommend"
+      case .rank: "/v1/rank"
+      case .similar: "/v1/similar"
+      }
+    }
+  }
   var server: ServerURL
-  var path: String
+  var endpoint: Endpoint
   var requests: [[UInt8]]
   var rate: Double
   var duration: Duration
   var poisson: Bool
   var seed: UInt64
-  /// The most requests under way at a time.
-  var lanes: Int
-  /// How long one request may take.
+  var connections: Int
+  var outstandingMax: Int
+  /// How long one request may take, counted from when it was due.
   var limit: Duration
 
-  static let lateLimit: Duration = .seconds(1)
-
-  private struct Shared {
-    var schedule: ArrivalSchedule
-    var index = 0
-    var tally = LoadTally()
-    var running: Int
-  }
-
-  /// Runs to the end, or until `stopped`; `tick` gets the tally once a second, from another thread.
-  func run(stopped: @escaping @Sendable () -> Bool, tick: (LoadTally, Duration) -> Void) -> (LoadTally, Duration) {
-    let shared = Mutex(
-      Shared(schedule: ArrivalSchedule(rate: rate, poisson: poisson, seed: seed), running: lanes))
-    let done = DispatchSemaphore(value: 0)
+  /// Runs to the end, or until `stopped`; `tick` gets the tally once a second, from the calling thread.
+  /// - Throws: `CommandError` when the server cannot be reached at all.
+  func run(stopped: @escaping @Sendable () -> Bool, tick: (LoadTally, Duration) -> Void) throws -> (LoadTally, Duration)
+  {
+    let loop = EventLoop()
+    let run = LoadRun(self, loop)
+    loop.start()
+    defer { loop.stop() }
+    try run.connect()
     let start = Monotonic.now
-    for _ in 0..<lanes {
-      let thread = Thread {
-        lane(shared, start, stopped)
-        if shared.withLock({ shared in
-          shared.running -= 1
-          return shared.running == 0
-        }) {
-          done.signal()
+    let pacer = Thread {
+      var schedule = ArrivalSchedule(rate: rate, poisson: poisson, seed: seed)
+      var index = 0
+      while !stopped() {
+        let due = schedule.next()
+        guard due < duration else { break }
+        // In slices, so that Ctrl-C is not kept waiting by a slow schedule.
+        while Monotonic.now < start + due, !stopped() {
+          Monotonic.wait(until: min(start + due, Monotonic.now + .milliseconds(100)))
         }
+        guard !stopped() else { break }
+        let number = index
+        loop.execute { run.send(number, due: start + due) }
+        index += 1
       }
-      thread.stackSize = 256 << 10
-      thread.start()
+      loop.execute { run.finish() }
     }
-    while done.wait(timeout: .now() + 1) == .timedOut {
-      tick(shared.withLock { $0.tally }, Monotonic.now - start)
-    }
-    return (shared.withLock { $0.tally }, Monotonic.now - start)
-  }
-
-  private func lane(_ shared: borrowing Mutex<Shared>, _ start: Duration, _ stopped: () -> Bool) {
-    var http = PlainHTTP(server, limit: limit)
-    while !stopped() {
-      let (due, index) = shared.withLock { shared in
-        defer { shared.index += 1 }
-        return (shared.schedule.next(), shared.index)
-      }
-      guard due < duration else { return }
-      Monotonic.wait(until: start + due)
-      let outcome: LoadTally.Outcome
-      if Monotonic.now - start - due > Self.lateLimit {
-        outcome = .failed("client saturated")
-      } else {
-        outcome = Self.send(&http, path, requests[index % requests.count])
-      }
-      let latency = Monotonic.now - start - due
-      shared.withLock { $0.tally.add(outcome, latency: latency) }
-    }
-  }
-
-  private static func send(_ http: inout PlainHTTP, _ path: String, _ body: [UInt8]) -> LoadTally.Outcome {
-    do {
-      let response = try http.post(path, body)
-      guard response.status == 200 else { return .failed(errorCode(response)) }
-      guard let complete = isComplete(response.body) else { return .failed("not an answer") }
-      return complete ? .ok : .degraded
-    } catch {
-      return .failed(error.message)
-    }
+    pacer.name = "pacer"
+    pacer.start()
+    while run.done.wait(timeout: .now() + 1) == .timedOut { tick(run.tally, Monotonic.now - start) }
+    return (run.tally, Monotonic.now - start)
   }
 
   /// The `code` of an error reply.
-  private static func errorCode(_ response: PlainHTTP.Response) -> String {
+  static func errorCode(_ response: ClientResponse) -> String {
     let object = (try? JSONSerialization.jsonObject(with: Data(response.body))) as? [String: Any]
     let error = object?["error"] as? [String: Any]
     return error?["code"] as? String ?? "HTTP \(response.status)"
+  }
+
+  static func outcome(of result: Result<ClientResponse, ClientFailure>) -> LoadTally.Outcome {
+    switch result {
+    case .success(let response):
+      guard response.status == 200 else { return .failed(errorCode(response)) }
+      guard let complete = isComplete(response.body) else { return .failed("not an answer") }
+      return complete ? .ok : .degraded
+    case .failure(let failure):
+      switch failure {
+      case .connectionLost: return .failed("connection lost")
+      case .refused: return .failed("refused")
+      case .reset(let code): return .failed("reset \(code)")
+      case .cancelled: return .failed("timeout")
+      case .responseTooLarge: return .failed("answer too large")
+      }
+    }
   }
 
   /// Whether an answer covers every shard, read from its `coverage` without parsing the rest.
@@ -126,6 +124,92 @@ struct LoadGenerator: Sendable {
     guard let end = find(key, in: bytes) else { return nil }
     let rest = bytes[end...].drop { $0 == UInt8(ascii: ":") || $0 == 32 }
     return Int(String(decoding: rest.prefix { (48...57).contains($0) }, as: UTF8.self))
+  }
+}
+
+/// One run of the generator. Everything but `tally` and `done` belongs to the loop's thread.
+private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
+  let done = DispatchSemaphore(value: 0)
+  var tally: LoadTally { shared.withLock { $0 } }
+  private let shared = Mutex(LoadTally())
+  private let plan: LoadGenerator
+  private let loop: EventLoop
+  private var clients: [HTTPClient] = []
+  private var outstanding = 0
+  private var isFinishing = false
+  private let connected = DispatchSemaphore(value: 0)
+  private var waiting: Int
+  private let refusal = Mutex<String?>(nil)
+
+  init(_ plan: LoadGenerator, _ loop: EventLoop) {
+    self.plan = plan
+    self.loop = loop
+    waiting = plan.connections
+  }
+
+  /// Blocks until every connection is up.
+  func connect() throws {
+    loop.execute { [self] in
+      for number in 0..<plan.connections {
+        let client = HTTPClient(host: plan.server.host, port: plan.server.port, loop: loop, seed: UInt64(number))
+        client.delegate = self
+        clients.append(client)
+        client.start()
+      }
+    }
+    _ = connected.wait(timeout: .now() + 5)
+    if let reason = refusal.withLock({ $0 }) {
+      throw CommandError("cannot reach \(plan.server): \(reason)")
+    }
+  }
+
+  func clientUp(_ client: HTTPClient) {
+    waiting -= 1
+    if waiting == 0 { connected.signal() }
+  }
+  func clientDown(_ client: HTTPClient, reason: String) {
+    guard waiting > 0 else { return }
+    refusal.withLock { $0 = reason }
+    connected.signal()
+  }
+
+  func send(_ index: Int, due: Duration) {
+    guard outstanding < plan.outstandingMax else { return count(.failed("client saturated"), due: due) }
+    let client = clients[index % clients.count]
+    let live = client.isUp ? client : clients.first { $0.isUp }
+    outstanding += 1
+    var timer: TimerID?
+    let call = live?.call(
+      path: plan.endpoint.path, headers: [("content-type", "application/json")],
+      body: plan.requests[index % plan.requests.count]
+    ) { [self] result in
+      if let timer { loop.cancel(timer) }
+      outstanding -= 1
+      count(LoadGenerator.outcome(of: result), due: due)
+      endIfFinished()
+    }
+    guard let live, let call else {
+      outstanding -= 1
+      return count(.failed("not connected"), due: due)
+    }
+    timer = loop.schedule(after: due + plan.limit - Monotonic.now) { live.cancel(call) }
+  }
+
+  private func count(_ outcome: LoadTally.Outcome, due: Duration) {
+    let latency = Monotonic.now - due
+    shared.withLock { $0.add(outcome, latency: latency) }
+  }
+
+  /// The schedule has ended; what is under way is waited for.
+  func finish() {
+    isFinishing = true
+    endIfFinished()
+  }
+  private func endIfFinished() {
+    guard isFinishing, outstanding == 0 else { return }
+    isFinishing = false
+    for client in clients { client.stop() }
+    done.signal()
   }
 }
 
