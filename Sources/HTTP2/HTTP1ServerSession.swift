@@ -166,7 +166,9 @@ public final class HTTP1ServerSession: ServerSession {
       switch name {
       case "transfer-encoding": return 400
       case "content-length":
-        guard !hasLength, !value.isEmpty, value.count <= 12, value.allSatisfy({ (48...57).contains($0) }) else { return 400 }
+        guard !hasLength, !value.isEmpty, value.count <= 12, value.allSatisfy({ (48...57).contains($0) }) else {
+          return 400
+        }
         hasLength = true
         bodyLength = value.reduce(0) { $0 * 10 + Int($1 - 48) }
         guard bodyLength <= limits.bodyBytes else { return 413 }

@@ -2,7 +2,7 @@ import CNGHTTP2
 
 // nghttp2's client session: many calls on one connection, each ended exactly once by a response or a failure.
 
-public struct ClientResponse: Sendable {
+public struct ClientResponse: Sendable, Equatable {
   public var status = 0
   public var grpcStatus: Int?
   public var grpcMessage = ""
@@ -188,7 +188,8 @@ public final class HTTP2ClientSession {
   private func header(_ id: Int32, _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) {
     guard let call = calls[id] else { return }
     func isNamed(_ text: StaticString) -> Bool {
-      name.count == text.utf8CodeUnitCount && name.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: name.count))
+      name.count == text.utf8CodeUnitCount
+        && name.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: name.count))
     }
     if isNamed(":status") {
       call.response.status = Int(String(decoding: value, as: UTF8.self)) ?? 0

@@ -161,7 +161,8 @@ public final class HTTP2ServerSession: ServerSession {
     nghttp2_session_set_stream_user_data(session, id, Unmanaged.passUnretained(stream).toOpaque())
   }
 
-  private func header(_ stream: ServerStream, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Int32 {
+  private func header(_ stream: ServerStream, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Int32
+  {
     stream.headerBytes += name.count + value.count + 32
     guard stream.headerBytes <= limits.headerListBytes else {
       refuse(stream, Self.headersTooLarge)

@@ -57,7 +57,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
       workers: configuration.workers.map(\.name), seed: random.next(), now: loop.freshNow())
     requestIDs = SeededGenerator(seed: random.next())
     server.delegate = self
-    for release in configuration.models { send(.loaded(try ReleaseLoading.release(release, store: configuration.store))) }
+    for release in configuration.models {
+      send(.loaded(try ReleaseLoading.release(release, store: configuration.store)))
+    }
     for (index, worker) in configuration.workers.enumerated() {
       let client = HTTPClient(
         host: worker.address.host, port: worker.address.port, loop: loop, seed: random.next() &+ UInt64(index))
@@ -204,7 +206,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
     } else {
       refuse(
         stream,
-        RankingError(.notFound, "no such path; there are POST \(posts.joined(separator: ", ")) and GET \(gets.joined(separator: ", "))"))
+        RankingError(
+          .notFound,
+          "no such path; there are POST \(posts.joined(separator: ", ")) and GET \(gets.joined(separator: ", "))"))
     }
   }
 

@@ -32,7 +32,8 @@ public struct EvaluationReport: Sendable {
 public enum Evaluation {
   /// - Parameters:
   ///   - train: pairs to leave out (and to count popularity from), by user id.
-  ///   - test: the relevant pairs, by user id; ids the factors do not know stay in the denominators.
+  ///   - test: the relevant pairs, by user id; ids the factors do not know stay in the denominators. Unless `keepSeen`,
+  ///     pairs of `train` are not relevant: what is left out of the ranking cannot be found in it.
   public static func run(
     factors: Factors, train: [(user: String, item: String)], test: [(user: String, item: String)], k: Int,
     keepSeen: Bool, threads: Int
@@ -47,6 +48,7 @@ public enum Evaluation {
     var popularity = [Float](repeating: 0, count: factors.itemIDs.count)
     for items in seen { for item in items { popularity[item] += 1 } }
 
+    // A user all of whose test pairs were seen has nothing relevant and is not in the means.
     var relevant: [Int: Set<Int>] = [:]
     var unknownItems: [Int: Set<String>] = [:]
     var unknownUsers = Set<String>()
@@ -56,6 +58,7 @@ public enum Evaluation {
         continue
       }
       if let item = itemRows[pair.item] {
+        if !keepSeen, seen[user].contains(item) { continue }
         relevant[user, default: []].insert(item)
       } else {
         relevant[user, default: []] = relevant[user, default: []]
@@ -166,7 +169,8 @@ public enum Evaluation {
           defer { scores.deallocate() }
           cscoring_scores8(users, items.pointer.baseAddress!, blocks, d, scores.baseAddress!, blocks * 16)
           for (slot, index) in members.enumerated() {
-            let row = UnsafeBufferPointer(rebasing: scores[slot * blocks * 16..<slot * blocks * 16 + factors.itemIDs.count])
+            let row = UnsafeBufferPointer(
+              rebasing: scores[slot * blocks * 16..<slot * blocks * 16 + factors.itemIDs.count])
             let test = cases[index]
             all.pointer[index] = metrics(
               best(row, masked: test.masked, k: k), relevant: test.relevant, count: test.count, k: k)

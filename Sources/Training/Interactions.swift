@@ -63,6 +63,8 @@ public struct Interactions: Sendable {
   public var users: [String]
   public var items: [String]
   public var byUser: SparseRows
+  /// Distinct (user, item) pairs.
+  public var pairs: Int { byUser.columns.count }
 
   /// - Parameters: `user`, `item` index into the ids; all three columns have one length.
   public init(users: [String], items: [String], user: [UInt32], item: [UInt32], weight: [Float]) {

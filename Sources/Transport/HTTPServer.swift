@@ -37,7 +37,8 @@ public final class HTTPServer: DescriptorHandler {
     self.loop = loop
     self.limits = limits
     let address = try ResolvedAddress(host: host, port: port)
-    let descriptor = socket(address.family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    let descriptor = socket(
+      address.family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
     guard descriptor >= 0 else { throw SystemError("socket") }
     var one: Int32 = 1
     setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, 4)
@@ -113,6 +114,7 @@ public final class HTTPServer: DescriptorHandler {
   }
 
   public var openConnections: Int { connections.count }
+  var openForTests: [ServerConnection] { Array(connections.values) }
 
   private func sweep() {
     for connection in Array(connections.values) { connection.checkTime() }
@@ -158,7 +160,9 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
       switch socket.read(into: buffer) {
       case .bytes(let count):
         lastActivity = server.loop.now
-        if !receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])) { closesWhenSent = true }
+        if !receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])) {
+          closesWhenSent = true
+        }
         flushLater()
         // A short read has emptied the socket; a full one goes on next turn, so that others get theirs.
         if count < buffer.count || unsent.count > HTTPLimits.unsentBytesToPause { return }

@@ -4,5 +4,7 @@ extension Command {
     name: "shortlist",
     summary: "A sharded ranking cluster: the best k items, of millions, for this customer, now",
     example: "shortlist cluster up --store store --model home",
-    commands: [.cluster, .recommend, .rank, .similar, .load, .demoRound, .coordinator, .worker])
+    commands: [
+      .ingest, .train, .evaluate, .cluster, .recommend, .rank, .similar, .load, .demoRound, .coordinator, .worker,
+    ])
 }

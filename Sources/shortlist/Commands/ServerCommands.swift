@@ -1,3 +1,5 @@
+import Servers
+
 // The two long-running roles. Everything they do is in Servers; here their configuration is found.
 
 extension Command {
@@ -45,9 +47,15 @@ extension Command {
 /// The door to Servers.
 enum ServerRoles {
   static func coordinator(config: String?, listen: String?, store: String?) throws -> Int32 {
-    throw CommandError("this build has no servers")
+    var configuration = try CoordinatorConfiguration(file: config ?? "")
+    if let listen { configuration.listen = try SocketAddress(listen) }
+    if let store { configuration.store = store }
+    return try CoordinatorServer.run(configuration)
   }
   static func worker(config: String?, listen: String?, store: String?) throws -> Int32 {
-    throw CommandError("this build has no servers")
+    var configuration = try WorkerConfiguration(file: config ?? "")
+    if let listen { configuration.listen = try SocketAddress(listen) }
+    if let store { configuration.store = store }
+    return try WorkerServer.run(configuration)
   }
 }
