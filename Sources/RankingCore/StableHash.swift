@@ -35,7 +35,15 @@ public enum StableHash {
     } else {
       hash = seed &+ p5
     }
-    hash = hash &+ UInt64(count)
+    return finish(hash &+ UInt64(count), UnsafeRawBufferPointer(rebasing: bytes[offset...]))
+  }
+
+  /// Folds in the fewer than 32 bytes that fill no stripe, and mixes.
+  @inlinable @inline(__always)
+  static func finish(_ start: UInt64, _ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    var hash = start
+    let count = bytes.count
+    var offset = 0
     while offset <= count - 8 {
       let lane = round(0, word(bytes.baseAddress.unsafelyUnwrapped, offset))
       hash = rotate(hash ^ lane, 27) &* p1 &+ p4

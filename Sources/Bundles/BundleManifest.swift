@@ -1,0 +1,109 @@
+import Foundation
+import RankingCore
+
+/// `manifest.json`: what a bundle is, and the size and sum of each of its files. Written last, so a directory with a
+/// manifest is whole.
+public struct BundleManifest: Codable, Sendable {
+  public static let formatVersion = 1
+  public static let fileName = "manifest.json"
+  static let hash = "xxh64"
+
+  public struct File: Codable, Sendable {
+    public var name: String
+    public var size: Int
+    public var sha256: String
+  }
+  public struct ColumnEntry: Codable, Sendable {
+    public var name: String
+    public var kind: String
+    public var categories: [String]
+    init(_ column: Column) {
+      name = column.name
+      kind = column.kind.rawValue
+      categories = column.categories
+    }
+    var column: Column? {
+      ColumnKind(rawValue: kind).map { Column(name: name, kind: $0, categories: categories) }
+    }
+  }
+  public struct Schema: Codable, Sendable {
+    public var item: [ColumnEntry]
+    public var user: [ColumnEntry]
+    public var context: [ColumnEntry]
+  }
+  public struct Lineage: Codable, Sendable {
+    public var inputs: [File]
+  }
+
+  public var formatVersion: Int
+  public var model: String
+  public var version: String
+  public var shards: Int
+  public var hash: String
+  public var dimension: Int
+  public var itemsPerShard: [Int]
+  public var users: Int
+  public var schema: Schema
+  /// The ranker's file, if there is one.
+  public var ranker: String?
+  public var files: [File]
+  public var lineage: Lineage
+  public var createdAt: String
+
+  public var items: Int { itemsPerShard.reduce(0, +) }
+  public var release: ModelVersion { ModelVersion(model: model, version: version) }
+
+  static func sliceName(_ shard: ShardID) -> String {
+    let digits = String(shard.rawValue)
+    return "shard-" + String(repeating: "0", count: max(0, 4 - digits.count)) + digits + ".slice"
+  }
+  static let usersName = "users.table"
+  static let rankerName = "ranker.json"
+
+  /// Reads and checks it.
+  static func read(_ path: String) throws(InputError) -> BundleManifest {
+    let bytes = try InputFile.readAll(path: path, limit: 64 << 20)
+    let manifest: BundleManifest
+    do {
+      let decoder = JSONDecoder()
+      decoder.keyDecodingStrategy = .convertFromSnakeCase
+      manifest = try decoder.decode(BundleManifest.self, from: Data(bytes))
+    } catch {
+      throw InputError(file: path, "is not a manifest: \(error)")
+    }
+    guard manifest.formatVersion == formatVersion else {
+      throw InputError(file: path, "format version \(manifest.formatVersion), this program reads \(formatVersion)")
+    }
+    guard manifest.hash == hash else {
+      throw InputError(file: path, "hash \"\(manifest.hash)\" is not known; this program knows \"\(hash)\"")
+    }
+    for name in [manifest.model, manifest.version] where !ModelVersion.isValidName(name) {
+      throw InputError(file: path, "\"\(name)\" is not a name")
+    }
+    guard (1...4096).contains(manifest.shards), manifest.itemsPerShard.count == manifest.shards,
+      manifest.itemsPerShard.allSatisfy({ (0...Int(UInt32.max)).contains($0) })
+    else { throw InputError(file: path, "items_per_shard does not fit shards \(manifest.shards)") }
+    guard (1...RequestLimit.vectorDimension).contains(manifest.dimension) else {
+      throw InputError(file: path, "dimension \(manifest.dimension) is not in 1 to \(RequestLimit.vectorDimension)")
+    }
+    let columns = manifest.schema.item + manifest.schema.user + manifest.schema.context
+    for column in columns where column.column == nil {
+      throw InputError(file: path, "column \"\(column.name)\" is of unknown kind \"\(column.kind)\"")
+    }
+    return manifest
+  }
+
+  func encoded() throws -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    return Array(try encoder.encode(self)) + [10]
+  }
+
+  func file(_ name: String, in directory: String) throws(InputError) -> File {
+    guard let file = files.first(where: { $0.name == name }) else {
+      throw InputError(file: directory + "/" + Self.fileName, "lists no file \(name)")
+    }
+    return file
+  }
+}

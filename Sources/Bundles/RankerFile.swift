@@ -1,0 +1,78 @@
+import Foundation
+import RankingCore
+import Scoring
+
+// The linear ranker's file: final score = intercept + Σ weight × feature, summed in double in the order of the file.
+//
+//     {"type": "linear", "intercept": 0.0, "terms": [
+//       {"feature": "retrieval_score", "weight": 1.0},
+//       {"feature": "item.price", "weight": -0.01, "missing": 2.1},
+//       {"feature": "user.spend", "weight": 0.1},
+//       {"feature": "context.hour", "weight": 0.0}]}
+//
+// `missing` stands in for a value that is not there; 0 when not given. Categories have no number and are refused.
+
+enum RankerFile {
+  private struct File: Codable {
+    struct Term: Codable {
+      var feature: String
+      var weight: Double
+      var missing: Double?
+    }
+    var type: String
+    var intercept: Double?
+    var terms: [Term]
+  }
+
+  static func parse(
+    _ bytes: [UInt8], path: String, item: [Column], user: [Column], context: [Column]
+  ) throws(InputError) -> Ranker {
+    let file: File
+    do { file = try JSONDecoder().decode(File.self, from: Data(bytes)) } catch {
+      throw InputError(file: path, "is not a linear ranker: \(error)")
+    }
+    guard file.type == "linear" else {
+      throw InputError(file: path, "type \"\(file.type)\" is not supported; allowed: \"linear\"")
+    }
+    var terms: [LinearRanker.Term] = []
+    var unknown: [String] = []
+    for term in file.terms {
+      guard let source = source(of: term.feature, item, user, context) else {
+        unknown.append(term.feature)
+        continue
+      }
+      guard term.weight.isFinite, term.missing?.isFinite ?? true else {
+        throw InputError(file: path, "feature \"\(term.feature)\": its weight is not finite")
+      }
+      terms.append(LinearRanker.Term(source, weight: term.weight, missing: term.missing ?? 0))
+    }
+    guard unknown.isEmpty else {
+      throw InputError(
+        file: path,
+        "features that the schema lacks, or that are categories: \(unknown.joined(separator: ", "))")
+    }
+    do {
+      return .linear(
+        try LinearRanker(
+          intercept: file.intercept ?? 0, terms: terms, itemColumns: item.count, userColumns: user.count,
+          contextColumns: context.count))
+    } catch {
+      throw InputError(file: path, "\(error)")
+    }
+  }
+
+  private static func source(
+    of feature: String, _ item: [Column], _ user: [Column], _ context: [Column]
+  ) -> FeatureSource? {
+    if feature == "retrieval_score" { return .retrievalScore }
+    func place(_ prefix: String, _ columns: [Column]) -> Int? {
+      guard feature.hasPrefix(prefix) else { return nil }
+      let name = feature.dropFirst(prefix.count)
+      return columns.firstIndex { $0.name == name && $0.kind != .category }
+    }
+    if let index = place("item.", item) { return .item(index) }
+    if let index = place("user.", user) { return .user(index) }
+    if let index = place("context.", context) { return .context(index) }
+    return nil
+  }
+}
