@@ -75,6 +75,25 @@ final class ScratchDirectory: Sendable {
     #expect(error?.message == "child: cannot start /nonexistent/program: No such file or directory")
   }
 
+  /// The parent gets no chance to clean up: the kernel must end the child.
+  @Test func itDiesWithAParentThatIsKilled() async throws {
+    let path = scratch.path
+    await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String] in
+      let child = try ChildProcess(
+        name: "child", executable: "/bin/sh", arguments: ["-c", "echo ready http://x; exec cat /dev/zero >/dev/null"],
+        logPath: path + "/child.log")
+      _ = try child.waitUntilReady(limit: .seconds(20))
+      try JSONEncoder().encode(child.identity).write(to: URL(fileURLWithPath: path + "/identity"))
+      kill(getpid(), SIGKILL)
+    }
+    let data = try Data(contentsOf: URL(fileURLWithPath: path + "/identity"))
+    let child = try JSONDecoder().decode(ProcessIdentity.self, from: data)
+    // The signal is sent while the parent dies, and dying takes a moment more.
+    let patience = ContinuousClock.now + .seconds(20)
+    while child.isAlive, ContinuousClock.now < patience { await Task.yield() }
+    #expect(!child.isAlive)
+  }
+
   @Test func noDescriptorsOfOursReachTheChild() throws {
     let child = try shell("ls /proc/self/fd | wc -l; exit 0")
     _ = child.waitForExit(limit: .seconds(20))

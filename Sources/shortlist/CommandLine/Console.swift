@@ -1,3 +1,4 @@
+import Bundles
 import Foundation
 import Synchronization
 
@@ -67,7 +68,7 @@ enum Console {
   /// Ends the process with temporaries removed.
   static func end(_ code: Int32) -> Never {
     live("")
-    Cleanup.run()
+    TemporaryPaths.removeAll()
     exit(code)
   }
 }

@@ -1,3 +1,4 @@
+import Bundles
 import Foundation
 
 /// Finds the command that the words name, runs it, and turns how it ended into an exit code.
@@ -48,7 +49,7 @@ enum Program {
   }
 
   private static func fail(_ path: [String], _ text: String, _ code: Int32) -> Int32 {
-    Cleanup.run()
+    TemporaryPaths.removeAll()
     Console.warn("\(path.joined(separator: " ")): \(text)")
     return code
   }

@@ -10,8 +10,7 @@ extension Command {
   static let demoRound = Command(
     name: "demo-round",
     summary: "One round of the demo's requests, checked and shown",
-    example: "shortlist demo-round --url http://127.0.0.1:8080 --interactions interactions.csv --items items.csv "
-      + "--answers answers",
+    example: "shortlist demo-round --url http://127.0.0.1:8080 --interactions i.csv --items items.csv --answers a",
     options: [
       .text("url", "URL", "the coordinator").required,
       .text("interactions", "FILE", "user,item,weight,timestamp").required,
@@ -83,8 +82,8 @@ private struct DemoRound {
     let slowest = answers.map(\.milliseconds).max() ?? 0
     let same = try compare(answers) ? ", the same as before" : ""
     Console.print(
-      "\n   \(answers.count) customers asked: every answer complete (\(answers[0].shards) of \(answers[0].shards) shards)"
-        + "\(same), nothing recommended that was bought before; the slowest took "
+      "\n   \(answers.count) customers asked: every answer complete (all \(answers[0].shards) shards)\(same), "
+        + "nothing recommended that was bought before; the slowest took "
         + String(format: "%.1f ms", slowest))
     return 0
   }

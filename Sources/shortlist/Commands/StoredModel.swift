@@ -17,7 +17,9 @@ struct StoredModel {
     }
     let visible = models.filter { !$0.hasPrefix(".") }.sorted()
     guard visible.contains(model) else {
-      let known = visible.isEmpty ? "it is empty" : "it holds \(visible.joined(separator: ", "))"
+      let known =
+        nearest(to: model, in: visible).map { "did you mean \($0)?" }
+        ?? (visible.isEmpty ? "it is empty" : "it holds \(visible.joined(separator: ", "))")
       throw CommandError("\(store) has no model \"\(model)\"; \(known)")
     }
     let names = try manager.contentsOfDirectory(atPath: "\(root)/\(model)").filter { !$0.hasPrefix(".") }.sorted()

@@ -1,35 +1,9 @@
+import Bundles
 import Foundation
-import Synchronization
 
 #if canImport(Glibc)
   import Glibc
 #endif
-
-/// What must be undone when the process is told to end, however far it has come.
-enum Cleanup {
-  private static let actions = Mutex<[Int: @Sendable () -> Void]>([:])
-  private static let nextID = Mutex(0)
-
-  /// Adds an action; the last added runs first. Returns what removes it again.
-  static func add(_ action: @escaping @Sendable () -> Void) -> Int {
-    let id = nextID.withLock { id in
-      id += 1
-      return id
-    }
-    actions.withLock { $0[id] = action }
-    return id
-  }
-  static func remove(_ id: Int) { actions.withLock { $0[id] = nil } }
-
-  /// Runs every action once.
-  static func run() {
-    let taken = actions.withLock { actions in
-      defer { actions = [:] }
-      return actions
-    }
-    for id in taken.keys.sorted(by: >) { taken[id]?() }
-  }
-}
 
 /// SIGINT, SIGTERM and SIGHUP as values that one thread waits for, instead of handlers that may do nothing.
 enum Signals {
@@ -58,13 +32,13 @@ enum Signals {
     return signal > 0 ? signal : nil
   }
 
-  /// Ends the process when one comes.
+  /// Ends the process when one comes, with what it was writing removed.
   static func endProcess() {
     let thread = Thread {
       while true {
         guard let signal = next(within: .seconds(3600)) else { continue }
         Console.live("")
-        Cleanup.run()
+        TemporaryPaths.removeAll()
         _exit(128 + signal)
       }
     }
