@@ -52,7 +52,7 @@ public final class LegScorer {
     let stride = Slice.stride(dimension: holding.dimension)
     let vector = self.query.room(for: stride)
     vector.update(repeating: 0, count: stride)
-    query.vector.withUnsafeBufferPointer { vector.update(from: $0.baseAddress.unsafelyUnwrapped, count: $0.count) }
+    for (index, value) in query.vector.enumerated() { vector[index] = value }
 
     merged.begin(limit: limit)
     var dropped = 0

@@ -190,6 +190,22 @@ import Testing
       let request = catalogue.request(catalogue.query(mode: mode, k: 5), shards: 2, items: ["item-1"])
       let result = LegScorer().score(request, holding: try catalogue.hosted(shards: 2), cancelled: flag)
       #expect(result == .failure(.deadlineExceeded))
+      let nothing = catalogue.request(catalogue.query(mode: .rank, k: 5), shards: 2)
+      let idle = LegScorer().score(nothing, holding: try catalogue.hosted(shards: 2), cancelled: flag)
+      #expect(idle == .failure(.deadlineExceeded))
+    }
+  }
+
+  @Test func rowsWithoutAFiniteScoreAreLeftOut() throws {
+    var catalogue = Catalogue(count: 40, dimension: 4)
+    for (item, value) in [(3, Float.nan), (4, .infinity), (5, -.infinity)] { catalogue.vectors[item * 4] = value }
+    for mode in [ScoreMode.retrieve, .rank] {
+      let request = catalogue.request(catalogue.query(mode: mode, k: 40), shards: 1, items: catalogue.ids)
+      let reply = try LegScorer().score(
+        request, holding: catalogue.hosted(shards: 1), cancelled: CancellationFlag()
+      ).get()
+      #expect(reply.items.ordinals.sorted() == (0..<40).filter { !(3...5 ~= $0) })
+      #expect(reply.items.isWellFormed)
     }
   }
 

@@ -70,6 +70,15 @@ struct ScanBenchmark {
     legs("top 1", hosted, query(1, 1))
     legs("top 20", hosted, query(20, 200))
     legs("top 100, history of 10 000", hosted, query(100, 100), history: 10_000)
+    let named = ScoreRequest(
+      query: ScoreQuery(
+        release: release, mode: .rank, vector: query(1, 1).vector, k: 1, candidates: 1),
+      tasks: (0..<shards).map { shard in
+        ShardTask(shard: ShardID(shard), items: (0..<1000 / shards).map { "\($0 * 7 % each * shards + shard)" })
+      })
+    let scorer = LegScorer()
+    let rank = median(15) { _ = scorer.score(named, holding: hosted, cancelled: CancellationFlag()) }
+    print("\(rows)×\(dimension), \(shards) shards  \(String(format: "%8.3f ms", rank))  rank 1000 ids")
     var linear = HostedRelease(
       release: release, shardCount: shards, dimension: dimension,
       ranker: .linear(
