@@ -60,8 +60,10 @@ public struct BundleBuilder {
     }
     let (history, ignoredHistory) = try loadHistory(userRows, itemRows, users: users.ids.count)
 
-    do { try FileManager.default.createDirectory(atPath: options.store + "/" + options.release.model, withIntermediateDirectories: true) }
-    catch { throw InputError(file: options.store, "cannot be written: \(error.localizedDescription)") }
+    do {
+      try FileManager.default.createDirectory(
+        atPath: options.store + "/" + options.release.model, withIntermediateDirectories: true)
+    } catch { throw InputError(file: options.store, "cannot be written: \(error.localizedDescription)") }
     let output = try AtomicDirectory(path: place)
     var files: [BundleManifest.File] = []
     let owners = items.ids.map { ShardID.owner(of: $0, shards: options.shards) }
@@ -118,7 +120,8 @@ public struct BundleBuilder {
     }
     guard matrix.rows > 0, (1...RequestLimit.vectorDimension).contains(matrix.columns) else {
       throw InputError(
-        file: path, "is \(matrix.rows) × \(matrix.columns); at least 1 row and 1 to \(RequestLimit.vectorDimension) columns")
+        file: path,
+        "is \(matrix.rows) × \(matrix.columns); at least 1 row and 1 to \(RequestLimit.vectorDimension) columns")
     }
     for row in 0..<matrix.rows {
       let squares = matrix.row(row).reduce(0.0) { $0 + Double($1) * Double($1) }
@@ -140,7 +143,8 @@ public struct BundleBuilder {
   ) throws(InputError) -> ColumnTable {
     guard let path else {
       if let first = kinds?.first {
-        throw InputError(file: options.schema ?? "", "names the column \"\(first.name)\", but no file of columns is given")
+        throw InputError(
+          file: options.schema ?? "", "names the column \"\(first.name)\", but no file of columns is given")
       }
       return ColumnTable()
     }
@@ -168,7 +172,9 @@ public struct BundleBuilder {
 
   private func inputs() throws(InputError) -> [BundleManifest.File] {
     var paths = ["items.npy", "users.npy", "items.ids", "users.ids"].map { options.factors + "/" + $0 }
-    paths += [options.itemColumns, options.userColumns, options.history, options.ranker, options.schema].compactMap { $0 }
+    paths += [options.itemColumns, options.userColumns, options.history, options.ranker, options.schema].compactMap {
+      $0
+    }
     var files: [BundleManifest.File] = []
     for path in paths {
       let (size, sum) = try SHA256.of(file: path)
@@ -179,7 +185,8 @@ public struct BundleBuilder {
 
   // MARK: Outputs
 
-  private func write(_ bytes: [UInt8], _ name: String, into directory: String) throws(InputError) -> BundleManifest.File {
+  private func write(_ bytes: [UInt8], _ name: String, into directory: String) throws(InputError) -> BundleManifest.File
+  {
     try AtomicFile.write(bytes, to: directory + "/" + name)
     return .init(name: name, size: bytes.count, sha256: bytes.withUnsafeBytes { SHA256.of($0) })
   }
@@ -279,7 +286,9 @@ public struct BundleBuilder {
     let step = max(1, users.count / 32)
     var text = ""
     for row in stride(from: 0, to: users.count, by: step).prefix(32) {
-      guard let data = try? JSONSerialization.data(withJSONObject: ["user": users[row]], options: [.sortedKeys]) else { continue }
+      guard let data = try? JSONSerialization.data(withJSONObject: ["user": users[row]], options: [.sortedKeys]) else {
+        continue
+      }
       text += String(decoding: data, as: UTF8.self) + "\n"
     }
     return Array(text.utf8)

@@ -62,7 +62,8 @@ public final class SectionFile: Sendable {
     try sections.advance(to: size, in: UnsafeRawBufferPointer(bytes), path: path)
     let actual = sha.finish()
     guard actual == expectedSum else {
-      throw InputError(file: path, "SHA-256 expected \(expectedSum), actual \(actual) (every section's own sum is right)")
+      throw InputError(
+        file: path, "SHA-256 expected \(expectedSum), actual \(actual) (every section's own sum is right)")
     }
   }
 

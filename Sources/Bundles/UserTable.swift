@@ -33,7 +33,9 @@ public final class UserTable: UserDirectory, @unchecked Sendable {
     dimension = file.header.dimension
     shards = file.header.shardCount
     self.columns = columns
-    func section<Value>(_ name: String, _ type: Value.Type, count: Int? = nil) throws(InputError)
+    func section<Value>(
+      _ name: String, _ type: Value.Type, count: Int? = nil
+    ) throws(InputError)
       -> UnsafeBufferPointer<Value>
     {
       let range = try file.range(name, length: count.map { $0 * MemoryLayout<Value>.stride })

@@ -5,6 +5,7 @@ extension Command {
     summary: "A sharded ranking cluster: the best k items, of millions, for this customer, now",
     example: "shortlist cluster up --store store --model home",
     commands: [
-      .ingest, .train, .evaluate, .cluster, .recommend, .rank, .similar, .load, .demoRound, .coordinator, .worker,
+      .ingest, .train, .evaluate, .bundle, .oracle, .cluster, .recommend, .rank, .similar, .load, .demoRound,
+      .coordinator, .worker,
     ])
 }

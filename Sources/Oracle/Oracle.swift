@@ -1,0 +1,227 @@
+import Bundles
+import Foundation
+import RankingCore
+import Wire
+
+// What the cluster must answer, computed in the plainest way from the bundle alone: every item scored by scalar Swift,
+// everything sorted, nothing fast. It shares no scoring, routing or merging code with the cluster; only the words
+// (RankingCore), the request's JSON (Wire) and the checked bytes of the bundle.
+//
+//     request ─► query vector ─► per shard: score all, sort, best R ─► ranker ─► best k ─► all shards sorted, best k
+
+public final class Oracle {
+  private struct Item {
+    var ordinal: UInt64
+    var id: String
+    var vector: [Float]
+    var columns: [Float]
+  }
+  private struct LinearTerm: Decodable {
+    var feature: String
+    var weight: Double
+    var missing: Double?
+  }
+  private struct LinearFile: Decodable {
+    var intercept: Double?
+    var terms: [LinearTerm]
+  }
+
+  private let bundle: Bundles.Bundle
+  private let release: Release
+  private var shards: [[Item]] = []
+  private let ranker: LinearFile?
+
+  public init(bundle path: String) throws {
+    bundle = try Bundles.Bundle.open(path)
+    release = try bundle.release()
+    if let name = bundle.manifest.ranker {
+      let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + name))
+      ranker = try JSONDecoder().decode(LinearFile.self, from: data)
+    } else {
+      ranker = nil
+    }
+    for shard in 0..<bundle.manifest.shards { shards.append(try items(ShardID(shard))) }
+  }
+
+  private func items(_ shard: ShardID) throws -> [Item] {
+    let file = try bundle.rawSlice(shard)
+    func section(_ name: String) throws -> UnsafeRawBufferPointer {
+      guard let section = file.sections.first(where: { $0.name == name }) else {
+        throw InputError(file: file.path, "section \(name): is missing")
+      }
+      return file.bytes(section.bytes)
+    }
+    let dimension = bundle.manifest.dimension
+    let stride = (dimension + 15) / 16 * 16
+    let (vectors, ordinals) = (try section("vectors"), try section("ordinals"))
+    let (ends, bytes) = (try section("id_ends"), try section("id_bytes"))
+    let columns = try bundle.itemColumns.map { try section("column." + $0.name) }
+    return withExtendedLifetime(file) {
+      (0..<bundle.manifest.itemsPerShard[shard.index]).map { row in
+        let start = row == 0 ? 0 : Int(ends.load(fromByteOffset: (row - 1) * 4, as: UInt32.self))
+        let end = Int(ends.load(fromByteOffset: row * 4, as: UInt32.self))
+        return Item(
+          ordinal: ordinals.load(fromByteOffset: row * 8, as: UInt64.self),
+          id: String(decoding: bytes[start..<end], as: UTF8.self),
+          vector: (0..<stride).map { vectors.load(fromByteOffset: (row * stride + $0) * 4, as: Float.self) },
+          columns: columns.map { $0.load(fromByteOffset: row * 4, as: Float.self) })
+      }
+    }
+  }
+
+  /// The order of summation that every kernel keeps: 16 lanes of fused multiply-add, then a tree of halves; −0 is +0.
+  static func dot(_ x: [Float], _ q: [Float]) -> Float {
+    var lanes = [Float](repeating: 0, count: 16)
+    for index in x.indices { lanes[index % 16] = lanes[index % 16].addingProduct(x[index], q[index]) }
+    var width = 8
+    while width > 0 {
+      for lane in 0..<width { lanes[lane] = lanes[lane] + lanes[lane + width] }
+      width /= 2
+    }
+    return lanes[0] + 0
+  }
+
+  /// The answer to one request over the named shards (all, when nil), as the cluster would give it.
+  ///
+  /// - Parameter candidates: R instead of the request's own: what a cluster under pressure says it used.
+  public func answer(
+    _ request: RankingRequest, over covered: [Int]? = nil, candidates: Int? = nil
+  ) throws(RankingError) -> Answer {
+    if let model = request.model, model != release.id.model {
+      throw RankingError(.notFound, "unknown model \"\(model)\"; served here: \"\(release.id.model)\"")
+    }
+    if let version = request.version, version != release.id.version {
+      throw RankingError(.notFound, "unknown version \"\(version)\"; served here: \"\(release.id.version)\"")
+    }
+    var excluded = Set(request.exclude)
+    var excludedOrdinals = Set<UInt64>()
+    var userValues = [Float](repeating: .nan, count: release.userColumns.count)
+    var coldStart: Bool?
+    var unknown: [String] = []
+    var query: [Float]
+    switch request.subject {
+    case .user(let user):
+      if let record = release.users.record(of: user) {
+        query = record.vector
+        userValues = record.values
+        if request.excludeSeen { excludedOrdinals.formUnion(record.history.ordinals) }
+        coldStart = false
+      } else {
+        query = release.coldStart
+        coldStart = true
+      }
+    case .vector(let vector):
+      guard vector.count == release.dimension else {
+        throw RankingError(
+          .invalidArgument, "\"vector\" has \(vector.count) numbers; \(release.id) takes \(release.dimension)")
+      }
+      query = vector
+    case .anyone:
+      query = release.coldStart
+      coldStart = true
+    case .item(let id):
+      guard let item = find(id) else { throw RankingError(.notFound, "unknown item \"\(id)\" in \(release.id)") }
+      query = Array(item.vector.prefix(release.dimension))
+      excluded.insert(id)
+    case .recentItems(let ids):
+      var known: [Item] = []
+      for id in ids {
+        if let item = find(id) { known.append(item) } else if !unknown.contains(id) { unknown.append(id) }
+      }
+      if request.excludeSeen { excluded.formUnion(ids) }
+      if known.isEmpty {
+        query = release.coldStart
+        coldStart = true
+      } else {
+        query = [Float](repeating: 0, count: release.dimension)
+        for (index, item) in known.enumerated() {
+          var weight: Float = 1
+          for _ in 0..<known.count - 1 - index { weight *= 0.85 }
+          for k in query.indices {
+            let product = weight * item.vector[k]
+            query[k] = query[k] + product
+          }
+        }
+      }
+    }
+    let r = candidates ?? request.candidatesAsked
+    let context = release.contextValues(request.context)
+    query += [Float](repeating: 0, count: (release.dimension + 15) / 16 * 16 - release.dimension)
+
+    let speaking = covered ?? Array(shards.indices)
+    var all: [(item: Item, score: Float)] = []
+    for shard in speaking {
+      var scored: [(item: Item, score: Float)] = []
+      for item in shards[shard] where !excluded.contains(item.id) && !excludedOrdinals.contains(item.ordinal) {
+        if case .rank(let wanted) = request.kind, !wanted.contains(item.id) { continue }
+        scored.append((item, Self.dot(item.vector, query)))
+      }
+      if case .retrieve = request.kind { scored = Array(Self.sorted(scored).prefix(r)) }
+      if let ranker {
+        scored = scored.compactMap { entry in
+          rank(entry.item, entry.score, ranker, userValues, context).map { (entry.item, $0) }
+        }
+      }
+      if let least = request.minScore { scored = scored.filter { $0.score >= least } }
+      all += scored
+    }
+    all = Self.sorted(all)
+    if case .retrieve = request.kind { all = Array(all.prefix(request.k)) }
+    if case .rank(let wanted) = request.kind, request.minScore == nil {
+      let there = Set(all.map(\.item.id)).union(request.exclude)
+      unknown += wanted.filter {
+        !there.contains($0) && speaking.contains(ShardID.owner(of: $0, shards: shards.count).index)
+      }
+    }
+    var list = ScoredList()
+    for (item, score) in all {
+      Array(item.id.utf8).withUnsafeBytes {
+        list.append(ScoredItem(score: score, ordinal: ItemOrdinal(rawValue: item.ordinal)), id: $0)
+      }
+    }
+    return Answer(
+      release: release.id,
+      entries: all.indices.map { Answer.Entry(item: list[$0], list: 0, position: Int32($0)) }, lists: [list],
+      coldStart: coldStart, coverage: coverage(speaking), candidates: r,
+      quality: Double(r) / Double(request.candidatesAsked), unknown: unknown, requestID: request.requestID, took: .zero)
+  }
+
+  private func coverage(_ speaking: [Int]) -> Coverage {
+    let missing = shards.indices.filter { !speaking.contains($0) }
+    let items = speaking.reduce(0) { $0 + shards[$1].count }
+    return Coverage(
+      shards: shards.count, answered: speaking.count,
+      items: missing.isEmpty ? 1 : Double(items) / Double(shards.reduce(0) { $0 + $1.count }),
+      missing: missing.map { Coverage.Missing(shard: ShardID($0), reason: .noReadyReplica) })
+  }
+
+  private func find(_ id: String) -> Item? {
+    shards[ShardID.owner(of: id, shards: shards.count).index].first { $0.id == id }
+  }
+
+  private static func sorted(_ items: [(item: Item, score: Float)]) -> [(item: Item, score: Float)] {
+    items.sorted { $0.score != $1.score ? $0.score > $1.score : $0.item.ordinal < $1.item.ordinal }
+  }
+
+  private func rank(
+    _ item: Item, _ retrieval: Float, _ ranker: LinearFile, _ user: [Float], _ context: [Float]
+  ) -> Float? {
+    func value(_ feature: String) -> Float {
+      func column(_ prefix: String, _ columns: [Column], _ values: [Float]) -> Float? {
+        guard feature.hasPrefix(prefix) else { return nil }
+        return columns.firstIndex { $0.name == feature.dropFirst(prefix.count) }.map { values[$0] }
+      }
+      if feature == "retrieval_score" { return retrieval }
+      return column("item.", bundle.itemColumns, item.columns) ?? column("user.", release.userColumns, user)
+        ?? column("context.", release.contextColumns, context) ?? .nan
+    }
+    var sum = ranker.intercept ?? 0
+    for term in ranker.terms {
+      let x = value(term.feature)
+      let product = term.weight * (x.isNaN ? term.missing ?? 0 : Double(x))
+      sum = sum + product
+    }
+    let score = Float(sum)
+    return score.isFinite ? score + 0 : nil
+  }
+}
