@@ -45,7 +45,8 @@ public final class Bundle: Sendable {
       else {
         throw InputError(
           file: file,
-          "header: shard \(header.shard) of \(header.shardCount), dimension \(header.dimension), \(header.count) items; "
+          "header: shard \(header.shard) of \(header.shardCount), dimension \(header.dimension), "
+            + "\(header.count) items; "
             + "the manifest says shard \(shard) of \(manifest.shards), dimension \(manifest.dimension), "
             + "\(manifest.itemsPerShard[shard.index]) items")
       }

@@ -7,9 +7,9 @@ import Glibc
 //     cells     [start, end) per cell, quotes stripped; doubled quotes are undone in place
 //
 // RFC 4180: a header line; cells separated by commas; a cell may stand in quotes, and then holds commas, line ends and
-// doubled quotes; lines end with LF or CRLF. Stricter than many readers where a guess could corrupt data: a quote inside
-// an unquoted cell, a lone CR, a row with another number of cells than the header and invalid UTF-8 are refused with
-// their line. A UTF-8 byte order mark and empty lines at the very end are passed over.
+// doubled quotes; lines end with LF or CRLF. Stricter than many readers where a guess could corrupt data: a quote
+// inside an unquoted cell, a lone CR, a row with another number of cells than the header and invalid UTF-8 are refused
+// with their line. A UTF-8 byte order mark and empty lines at the very end are passed over.
 
 /// Reads a CSV file row by row.
 ///
@@ -47,7 +47,8 @@ public struct CSVReader {
 
   /// The next row, or `nil` at the end. It is valid until the next call.
   ///
-  /// - Throws: `InputError` with the row's line when the number of cells differs from the header's, a quote is misplaced
+  /// - Throws: `InputError` with the row's line when the number of cells differs from the header's, a quote is
+  /// misplaced
   ///   or never closed, or the bytes are not UTF-8.
   public mutating func next() throws(InputError) -> CSVRow? {
     guard let line = try buffer.nextRow(columns: header.count) else { return nil }

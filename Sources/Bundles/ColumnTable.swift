@@ -89,7 +89,8 @@ struct ColumnTable {
   }
 }
 
-/// The schema file: `{"item": {"price": "number", "category": "category"}, "user": {…}, "context": {"device": ["app"]}}`.
+/// The schema file: `{"item": {"price": "number", "category": "category"}, "user": {…}, "context": {"device":
+/// ["app"]}}`.
 struct SchemaFile {
   var item: [Column]
   var user: [Column]

@@ -8,7 +8,8 @@ import Glibc
 // Everything else is refused with the line of Python that would make it right.
 
 public enum NumPyFile {
-  /// Reads a two-dimensional float32 array. Nothing is allocated before the file's size has been found to fit its header.
+  /// Reads a two-dimensional float32 array. Nothing is allocated before the file's size has been found to fit its
+  /// header.
   public static func read(_ path: String) throws(InputError) -> Matrix {
     let file = try InputFile(path: path)
     var prefix: [UInt8] = []

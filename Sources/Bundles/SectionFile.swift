@@ -9,8 +9,8 @@ import RankingCore
 //     64   table, 64 bytes per section: name (32, zero padded) · offset u64 · length u64 · xxh64 u64 · zero u64
 //     …    sections, each at a multiple of 64, in the table's order, zeros between them
 //
-// Offsets count from the start of the file. A reader that copies the file to an address that is a multiple of 64 can use
-// every section where it lies.
+// Offsets count from the start of the file. A reader that copies the file to an address that is a multiple of 64 can
+// use every section where it lies.
 
 /// A section: what it is called and where it lies.
 public struct Section: Sendable, Equatable {

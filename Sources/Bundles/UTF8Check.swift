@@ -1,5 +1,5 @@
-/// Whether bytes are UTF-8 as the Unicode standard defines it (table 3-7): no overlong forms, no surrogates, nothing above
-/// U+10FFFF.
+/// Whether bytes are UTF-8 as the Unicode standard defines it (table 3-7): no overlong forms, no surrogates, nothing
+/// above U+10FFFF.
 enum UTF8Check {
   /// The place of the first byte that begins no well-formed sequence; `nil` when all is well.
   static func firstInvalidByte(_ bytes: UnsafeRawBufferPointer) -> Int? {

@@ -1,6 +1,7 @@
 import RankingCore
 
-// Vector, columns and history of every user of a version, in own memory, found by an open-addressing index over xxHash64.
+// Vector, columns and history of every user of a version, in own memory, found by an open-addressing index over
+// xxHash64.
 //
 //     index           slots × u32: row + 1, 0 = free; slots a power of two ≥ 2 × rows
 //     id_ends id_bytes

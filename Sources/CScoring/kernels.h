@@ -6,8 +6,8 @@
 
 #define CSCORING_LANES 16
 
-// A row's floats ahead of the one being read are asked for this early, in floats: far enough to hide DRAM latency at one
-// core's bandwidth, near enough not to be evicted from L1 before use.
+// A row's floats ahead of the one being read are asked for this early, in floats: far enough to hide DRAM latency at
+// one core's bandwidth, near enough not to be evicted from L1 before use.
 #define CSCORING_PREFETCH 2048
 
 extern const cscoring_kernels cscoring_scalar_kernels;

@@ -1,5 +1,5 @@
-// From a block of scores to the few rows worth a closer look. Nearly every group of 16 holds none once the threshold has
-// risen, so a group is asked as a whole first; plain C, because the scan is bound by the rows' memory, not by this.
+// From a block of scores to the few rows worth a closer look. Nearly every group of 16 holds none once the threshold
+// has risen, so a group is asked as a whole first; plain C, because the scan is bound by the rows' memory, not by this.
 
 #include "kernels.h"
 

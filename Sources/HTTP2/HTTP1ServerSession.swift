@@ -1,6 +1,6 @@
-// HTTP/1.1 for probes, Prometheus and browsers: GET, HEAD and POST with content-length, keep-alive, one request at a time
-// in order. Everything that two parsers could read differently (RFC 9112 §11) is refused and the connection closed: two
-// content-lengths, transfer-encoding, a bare LF, a folded line, a space before the colon.
+// HTTP/1.1 for probes, Prometheus and browsers: GET, HEAD and POST with content-length, keep-alive, one request at a
+// time in order. Everything that two parsers could read differently (RFC 9112 §11) is refused and the connection
+// closed: two content-lengths, transfer-encoding, a bare LF, a folded line, a space before the colon.
 
 public final class HTTP1ServerSession: ServerSession {
   private unowned let delegate: any ServerSessionDelegate

@@ -6,8 +6,8 @@ public struct HTTPLimits: Sendable {
   /// Sum over a header list of name + value + 32.
   public var headerListBytes = 16 << 10
   public var bodyBytes: Int
-  /// RST_STREAM frames a peer may send: burst, then per second. nil = the library's own (1000, 33/s). Coordinators cancel
-  /// legs all day, so a worker must not take that for an attack.
+  /// RST_STREAM frames a peer may send: burst, then per second. nil = the library's own (1000, 33/s). Coordinators
+  /// cancel legs all day, so a worker must not take that for an attack.
   public var streamResets: (burst: UInt64, perSecond: UInt64)?
   /// While more than this is unsent, nothing is read: a peer that never reads must not make us grow.
   public static let unsentBytesToPause = 64 << 10

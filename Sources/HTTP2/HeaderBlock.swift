@@ -1,5 +1,5 @@
-// A header list as bytes in one block: nothing is made a String unless somebody asks for it, and the block is used again
-// for the next request.
+// A header list as bytes in one block: nothing is made a String unless somebody asks for it, and the block is used
+// again for the next request.
 
 public struct HeaderBlock: Sendable {
   private var bytes: [UInt8] = []

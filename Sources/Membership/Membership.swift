@@ -10,8 +10,8 @@ import RankingCore
 //     joining ──2 successes──► alive ◄──2 successes──────── down
 //     traffic answered ──► misses forgotten, if it was sent after the last of them
 //
-// A worker that is frozen keeps its connection and accepts bytes, so only an answer proves life; a worker that died gives
-// an EOF within a millisecond, so nobody waits for a probe to learn it.
+// A worker that is frozen keeps its connection and accepts bytes, so only an answer proves life; a worker that died
+// gives an EOF within a millisecond, so nobody waits for a probe to learn it.
 //
 // Worked example, a freeze right after an answer at 0 ms: probe at 300, unanswered at 600 (miss 1; the next goes out at
 // once and then every 100 ms), 900 (miss 2), 1000 (miss 3): down, within the 1.2 s that the policy allows.

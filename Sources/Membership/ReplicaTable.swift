@@ -7,8 +7,8 @@ public struct ReplicaTable: Sendable, Equatable {
   /// How many shards have at least one.
   public private(set) var readyShards: Int
 
-  /// Made from what the members say they hold. A snapshot that speaks of another S than the bundle's is not believed: its
-  /// shards are other sets of items.
+  /// Made from what the members say they hold. A snapshot that speaks of another S than the bundle's is not believed:
+  /// its shards are other sets of items.
   public init(release: ModelVersion, shardCount: Int, members: [Member]) {
     var replicas = [[WorkerID]](repeating: [], count: shardCount)
     for member in members where member.isUsable {

@@ -2,8 +2,8 @@ import Membership
 import RankingCore
 import Routing
 
-// A coordinator as a value: facts in, commands out. The process and the simulator run this same code; they differ only in
-// who carries out the effects.
+// A coordinator as a value: facts in, commands out. The process and the simulator run this same code; they differ only
+// in who carries out the effects.
 //
 //     clients ──requested──►┌─────────────────┐──score/lookup──► workers
 //                           │ Router          │

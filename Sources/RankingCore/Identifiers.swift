@@ -48,8 +48,8 @@ public struct ModelVersion: Hashable, Comparable, Sendable, CustomStringConverti
   }
   public var description: String { "\(model)/\(version)" }
 
-  /// Whether `name` may be a model's or version's name: 1–64 of `A–Z a–z 0–9 . _ -`, not starting with a dot, so that it
-  /// is a directory name on every file system and a label value in every metric.
+  /// Whether `name` may be a model's or version's name: 1–64 of `A–Z a–z 0–9 . _ -`, not starting with a dot, so that
+  /// it is a directory name on every file system and a label value in every metric.
   public static func isValidName(_ name: String) -> Bool {
     let bytes = name.utf8
     guard (1...64).contains(bytes.count), bytes.first != UInt8(ascii: ".") else { return false }

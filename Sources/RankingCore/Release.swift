@@ -1,9 +1,10 @@
-// A published version as a coordinator knows it: everything needed to turn a request into legs, and nothing of the items.
+// A published version as a coordinator knows it: everything needed to turn a request into legs, and nothing of the
+// items.
 
 public enum ColumnKind: String, Sendable { case number, boolean, category }
 
-/// A named column of items, users or request context. Values travel as float32: a number as it is, a boolean as 0 or 1, a
-/// category as its index in `categories`; NaN is a missing value.
+/// A named column of items, users or request context. Values travel as float32: a number as it is, a boolean as 0 or 1,
+/// a category as its index in `categories`; NaN is a missing value.
 public struct Column: Sendable, Equatable {
   public var name: String
   public var kind: ColumnKind
@@ -76,8 +77,8 @@ public struct Release: Sendable {
   public var shardCount: Int { itemsPerShard.count }
   public var itemCount: UInt64 { itemsPerShard.reduce(0, +) }
 
-  /// The request's context as one float32 per context column; what the schema does not know is ignored, what the request
-  /// does not say (or says in another type, or an unknown category) is missing (NaN).
+  /// The request's context as one float32 per context column; what the schema does not know is ignored, what the
+  /// request does not say (or says in another type, or an unknown category) is missing (NaN).
   public func contextValues(_ context: [(name: String, value: ContextValue)]) -> [Float] {
     contextColumns.map { column in
       guard let given = context.last(where: { $0.name == column.name })?.value else { return .nan }
@@ -92,8 +93,8 @@ public struct Release: Sendable {
   }
 }
 
-/// The query vector of `recent_items`: Σ 0.85^i · vector, i counted from the newest (the last), summed in float32 in list
-/// order, multiplication and addition rounded apart.
+/// The query vector of `recent_items`: Σ 0.85^i · vector, i counted from the newest (the last), summed in float32 in
+/// list order, multiplication and addition rounded apart.
 public enum RecentItems {
   public static let decay: Float = 0.85
 

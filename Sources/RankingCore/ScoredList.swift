@@ -1,5 +1,5 @@
-// A sorted list of items with their ids, as columns: what a worker sends and a coordinator merges. Ids stay bytes in one
-// block from the worker's slice to the client's socket; only the winners' bytes are ever copied.
+// A sorted list of items with their ids, as columns: what a worker sends and a coordinator merges. Ids stay bytes in
+// one block from the worker's slice to the client's socket; only the winners' bytes are ever copied.
 
 /// Many short texts in one block of bytes.
 public struct TextColumn: Sendable, Equatable {

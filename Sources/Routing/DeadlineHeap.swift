@@ -1,7 +1,7 @@
 import RankingCore
 
-/// Instants with a payload, earliest first. Entries whose request has ended stay until their time comes or `prune` throws
-/// them out: ending a request costs nothing here.
+/// Instants with a payload, earliest first. Entries whose request has ended stay until their time comes or `prune`
+/// throws them out: ending a request costs nothing here.
 struct DeadlineHeap: Sendable {
   struct Entry: Sendable {
     var at: Instant

@@ -1,7 +1,7 @@
 import RankingCore
 
-/// The join of the sorted lists of a request's legs: commutative, associative, idempotent. A shard that answers twice (a
-/// retry whose first answer came after all) changes nothing, because equal items are one item.
+/// The join of the sorted lists of a request's legs: commutative, associative, idempotent. A shard that answers twice
+/// (a retry whose first answer came after all) changes nothing, because equal items are one item.
 ///
 ///     join [(9,a) (5,b)]  with  [(7,c) (5,b) (1,d)]  =  [(9,a) (7,c) (5,b) (1,d)]   cut at the limit
 struct MergedList: Sendable {

@@ -2,8 +2,8 @@ import RankingCore
 
 /// Picks one replica of a shard: the better of two drawn at random by (expected latency × (shards in flight + 1)).
 ///
-/// Two draws avoid both the blind spot of one and the herd of "always the best" (Mitzenmacher 2001). In-flight counts grow
-/// while one request assigns its shards, so that its own choices spread too.
+/// Two draws avoid both the blind spot of one and the herd of "always the best" (Mitzenmacher 2001). In-flight counts
+/// grow while one request assigns its shards, so that its own choices spread too.
 struct ReplicaChooser: Sendable {
   struct Load: Sendable {
     /// Shards sent and not yet answered.

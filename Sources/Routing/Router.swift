@@ -7,8 +7,8 @@ import RankingCore
 //                                        │  (recent_items, similar)    ▲ │
 //                                        └─► look vectors up ──────────┘ └─ connection lost: once more, elsewhere
 //
-// A request is answered exactly once: when every shard is settled (answered, or known to be missing) or when its time to
-// merge has come, whichever is first. Worked example, four shards on two workers, one of which dies:
+// A request is answered exactly once: when every shard is settled (answered, or known to be missing) or when its time
+// to merge has come, whichever is first. Worked example, four shards on two workers, one of which dies:
 //
 //     requested            → score leg 0 to w1 (shards 0 1), leg 1 to w2 (shards 2 3)
 //     leg 0 scored         → nothing yet, two shards are owed

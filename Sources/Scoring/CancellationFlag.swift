@@ -1,7 +1,8 @@
 import Synchronization
 
-/// Whether a leg's work is still wanted. The event loop raises it when the leg's deadline has passed, its stream was reset
-/// or its connection died; the compute thread looks at it between blocks of rows, some tens of microseconds apart.
+/// Whether a leg's work is still wanted. The event loop raises it when the leg's deadline has passed, its stream was
+/// reset or its connection died; the compute thread looks at it between blocks of rows, some tens of microseconds
+/// apart.
 public final class CancellationFlag: Sendable {
   private let raised = Atomic<Bool>(false)
   public init() {}

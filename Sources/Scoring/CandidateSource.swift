@@ -15,8 +15,8 @@ package enum CandidateSource: Sendable, Equatable {
 
 /// The scan behind `.vector`: exact, over every row of a slice.
 ///
-/// A block of rows goes through the kernel, the few scores that reach the threshold are picked out, and those that are not
-/// excluded are offered. The block is what the flag is asked between, and what stays in the first-level cache.
+/// A block of rows goes through the kernel, the few scores that reach the threshold are picked out, and those that are
+/// not excluded are offered. The block is what the flag is asked between, and what stays in the first-level cache.
 package enum VectorScan {
   /// Bytes of vectors between two looks at the flag: some 10 µs at memory speed.
   package static let blockBytes = 1 << 18

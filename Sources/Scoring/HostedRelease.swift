@@ -1,7 +1,7 @@
 import RankingCore
 
-/// One version as a worker holds it: its slices that are in memory, and its ranker. A value: a leg keeps what it started
-/// with while slices come and go.
+/// One version as a worker holds it: its slices that are in memory, and its ranker. A value: a leg keeps what it
+/// started with while slices come and go.
 public struct HostedRelease: Sendable {
   public let release: ModelVersion
   /// S of the bundle.

@@ -2,7 +2,8 @@ import RankingCore
 
 /// Answers who asks for items' vectors: those of the ids that the asked shards own, in the order of the request.
 ///
-/// - Returns: `.wrongVersion` when the release is another one or a shard is not held. An id that an asked shard owns and
+/// - Returns: `.wrongVersion` when the release is another one or a shard is not held. An id that an asked shard owns
+/// and
 ///   that is not among `found` does not exist in this version.
 public func lookup(_ request: LookupRequest, holding: HostedRelease) -> Result<LookupReply, CallFailure> {
   guard request.release == holding.release else { return .failure(.wrongVersion) }

@@ -4,7 +4,7 @@ import RankingCore
 // One leg, scored on one compute thread:
 //
 //     task ─► exclusions ─► candidates ─► ranker ─► min score ─► best k ─┐
-//     task ─► …                                                           ├─► merge by the total order ─► reply with ids
+//     task ─► …                                                           ├─► merge in total order ─► reply with ids
 //     task ─► …                                                           ┘
 //
 // `.retrieve` takes the best R rows of each shard and leaves its best k; `.rank` takes the named rows and leaves all.
@@ -27,7 +27,7 @@ public final class LegScorer {
   ///
   /// - Parameter cancelled: looked at between blocks of rows; once raised, the call returns within about 0.1 ms.
   /// - Returns: `.wrongVersion` when the release is another one or a shard is not held; `.workerError` when the request
-  ///   does not fit the release, saying what; `.deadlineExceeded` when cancelled. A leg is answered whole or not at all.
+  ///   does not fit the release, saying what; `.deadlineExceeded` when cancelled. All of a leg or nothing.
   public func score(
     _ request: ScoreRequest, holding: HostedRelease, cancelled: CancellationFlag
   ) -> Result<ScoreReply, CallFailure> {

@@ -4,9 +4,9 @@ import RankingCore
 //
 //     score = Float( ((intercept + w₁·x₁) + w₂·x₂) + … )        terms in the order of the file
 //
-// in float64, each product and each sum rounded by itself (no fused multiply-add), rounded once to float32 at the end, −0
-// to +0. A NaN input is replaced by the term's `missing`. A result that is NaN, or infinite in float32, is no score: the
-// item is dropped and counted.
+// in float64, each product and each sum rounded by itself (no fused multiply-add), rounded once to float32 at the end,
+// −0 to +0. A NaN input is replaced by the term's `missing`. A result that is NaN, or infinite in float32, is no score:
+// the item is dropped and counted.
 
 public struct LinearRanker: Sendable {
   public struct Term: Sendable, Equatable {

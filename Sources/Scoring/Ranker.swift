@@ -2,8 +2,8 @@ import RankingCore
 
 /// Phase 2: what turns a shard's candidates into final scores.
 ///
-/// A ranker works on a block of candidates at a time, column after column, so that choosing its kind costs once per shard.
-/// A candidate's score depends on its own features alone, never on the block it came in.
+/// A ranker works on a block of candidates at a time, column after column, so that choosing its kind costs once per
+/// shard. A candidate's score depends on its own features alone, never on the block it came in.
 public enum Ranker: Sendable {
   /// The final score is the retrieval score.
   case none

@@ -1,7 +1,8 @@
-/// A row and its score as one integer whose order is the total order of the cluster: the greater key is the better item.
+/// A row and its score as one integer whose order is the total order of the cluster: the greater key is the better
+/// item.
 ///
 ///     bits 63…32   the score's bits, mapped so that they compare as the score does
-///     bits 31…0    the complement of the row's rank among the slice's ordinals: of equal scores the smaller ordinal wins
+///     bits 31…0    the complement of the row's rank among the slice's ordinals: of equal scores the smaller wins
 ///
 /// Scores are never NaN and never −0. No two rows of a slice share a key, and a finite score's key is never 0.
 package struct RowKey: Equatable, Sendable {

@@ -1,5 +1,5 @@
-/// Memory that a compute thread keeps from one leg to the next: it grows to the largest need and stays, so that a leg in
-/// the steady state allocates nothing but its reply. What it holds is meaningless between uses.
+/// Memory that a compute thread keeps from one leg to the next: it grows to the largest need and stays, so that a leg
+/// in the steady state allocates nothing but its reply. What it holds is meaningless between uses.
 package struct ScratchBuffer<Element: BitwiseCopyable>: ~Copyable {
   private var memory: UnsafeMutableRawBufferPointer
 

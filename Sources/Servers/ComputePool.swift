@@ -3,8 +3,8 @@ import Synchronization
 
 /// A fixed number of threads that score, so that no event loop ever does: a health probe is answered while a scan runs.
 ///
-/// Jobs run in the order of submission. How many may wait is decided by `WorkerNode`, which never submits more than there
-/// are threads; the queue here is therefore short by construction.
+/// Jobs run in the order of submission. How many may wait is decided by `WorkerNode`, which never submits more than
+/// there are threads; the queue here is therefore short by construction.
 final class ComputePool<Scratch>: @unchecked Sendable {
   typealias Job = @Sendable (Scratch) -> Void
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)

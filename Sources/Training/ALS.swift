@@ -3,17 +3,18 @@ import Dispatch
 import Foundation
 import RankingCore
 
-// Implicit-feedback alternating least squares (Hu, Koren, Volinsky 2008): every (user, item) pair counts, pairs that were
-// seen count more. With the items' factors Y fixed, each user's x solves a small linear system, and the other way round:
+// Implicit-feedback alternating least squares (Hu, Koren, Volinsky 2008): every (user, item) pair counts, pairs that
+// were seen count more. With the items' factors Y fixed, each user's x solves a small linear system, and the other way
+// round:
 //
 //     (w0·YᵀY + λ_u·I + Σ_seen α·r·y yᵀ) x = Σ_seen (w0 + α·r)·y
 //
-// solved by a few steps of conjugate gradient from the last x (Takács, Pilászy, Tikk 2011): exact solutions early on would
-// be thrown away by the next half-step anyway. λ_u = λ·(n_u + w0·N)^ν; ν = 0 is the classical constant, ν = 1 Rendle et
-// al.'s frequency-scaled regularisation (arXiv 2110.14037).
+// solved by a few steps of conjugate gradient from the last x (Takács, Pilászy, Tikk 2011): exact solutions early on
+// would be thrown away by the next half-step anyway. λ_u = λ·(n_u + w0·N)^ν; ν = 0 is the classical constant, ν = 1
+// Rendle et al.'s frequency-scaled regularisation (arXiv 2110.14037).
 //
-// The same seed gives the same bits for every thread count: a row is solved by one thread, and the Gramian is summed over
-// fixed blocks in a fixed order.
+// The same seed gives the same bits for every thread count: a row is solved by one thread, and the Gramian is summed
+// over fixed blocks in a fixed order.
 
 public struct ALSOptions: Sendable {
   public var factors = 64

@@ -2,13 +2,13 @@ import CScoring
 import Foundation
 import RankingCore
 
-// Recall@k, NDCG@k and HR@k over a held-out set of (user, item) pairs: the whole catalogue ranked for every user with at
-// least one relevant item, training items left out unless asked otherwise.
+// Recall@k, NDCG@k and HR@k over a held-out set of (user, item) pairs: the whole catalogue ranked for every user with
+// at least one relevant item, training items left out unless asked otherwise.
 //
-//     Recall = hits ÷ relevant     NDCG = Σ_hits 1/log2(rank+1) ÷ the best possible over min(k, relevant)     HR = any hit
+//     Recall = hits ÷ relevant    NDCG = Σ_hits 1/log2(rank+1) ÷ the best possible over min(k, relevant)    HR = a hit
 //
-// Beside the model stand two answers that know nothing of the user: the most popular items, and the cold-start vector that
-// an unknown user gets.
+// Beside the model stand two answers that know nothing of the user: the most popular items, and the cold-start vector
+// that an unknown user gets.
 
 public struct RankingMetrics: Sendable, Equatable {
   public var recall = 0.0

@@ -49,8 +49,8 @@ public func loadPairs(path: String) throws(InputError) -> [(user: String, item: 
 }
 
 extension Factors {
-  /// Writes `items.npy users.npy items.ids users.ids training.json` as one directory. An earlier training's directory is
-  /// replaced; anything else is left alone and refused.
+  /// Writes `items.npy users.npy items.ids users.ids training.json` as one directory. An earlier training's directory
+  /// is replaced; anything else is left alone and refused.
   public func write(to directory: String, summary: String) throws(InputError) {
     let exists = FileManager.default.fileExists(atPath: directory)
     if exists, !FileManager.default.fileExists(atPath: directory + "/training.json") {

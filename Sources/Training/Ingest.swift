@@ -8,8 +8,8 @@ import RankingCore
 //       joined by InvoiceNo, one row per (customer, item):
 //     out       user,item,weight,timestamp                      17850,85123A,1,2010-12-01 08:26
 //
-// The weight is 1 for a pair that was bought, however often: on this kind of data what somebody bought says more than how
-// much of it (a wholesaler's 600 napkins are one decision). The timestamp is the pair's last.
+// The weight is 1 for a pair that was bought, however often: on this kind of data what somebody bought says more than
+// how much of it (a wholesaler's 600 napkins are one decision). The timestamp is the pair's last.
 
 public struct IngestOptions: Sendable {
   public var lines = ""

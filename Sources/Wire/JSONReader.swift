@@ -1,7 +1,7 @@
 import RankingCore
 
-// A strict RFC 8259 pull reader over bytes: no tree, no boxes. The caller asks for what it expects and gets it or an error
-// that says where.
+// A strict RFC 8259 pull reader over bytes: no tree, no boxes. The caller asks for what it expects and gets it or an
+// error that says where.
 
 public struct JSONError: Error, Sendable, Equatable {
   public var offset: Int

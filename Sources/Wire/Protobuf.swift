@@ -1,7 +1,7 @@
 import RankingCore
 
-// Protocol Buffers wire format (proto3), written and read by hand: a few message types, hot on every leg, and bytes from
-// the network that must never trap or allocate beyond their own size.
+// Protocol Buffers wire format (proto3), written and read by hand: a few message types, hot on every leg, and bytes
+// from the network that must never trap or allocate beyond their own size.
 //
 //     key = field number << 3 | wire type      0 varint   1 eight bytes   2 length + bytes   5 four bytes
 

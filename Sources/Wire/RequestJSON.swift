@@ -16,7 +16,8 @@ public enum PublicAPI: String, Sendable, CaseIterable {
     }
   }
 
-  /// - Throws: `.invalidArgument` that names the field and what is allowed; `.unsupported` for fields of later releases.
+  /// - Throws: `.invalidArgument` that names the field and what is allowed; `.unsupported` for fields of later
+  /// releases.
   public func parse(_ bytes: UnsafeRawBufferPointer, requestID: String) throws(RankingError) -> RankingRequest {
     var parser = RequestParser(api: self, reader: JSONReader(bytes))
     parser.request.requestID = requestID

@@ -15,14 +15,14 @@
 //   s2[l]  = s4[l]  + s4[l + 2]                              l < 2
 //   score  = (s2[0] + s2[1]) + 0                             so that −0 becomes +0
 //
-// Every operation rounds once, to nearest even; subnormals are kept. No contraction, no fast-math. The scalar path is the
-// definition; the others are equal to it bit for bit, a NaN's payload apart.
+// Every operation rounds once, to nearest even; subnormals are kept. No contraction, no fast-math. The scalar path is
+// the definition; the others are equal to it bit for bit, a NaN's payload apart.
 //
 // Bounds: |score − Σ row·query| ≤ γ ‖row‖‖query‖ + stride · 2⁻¹⁴⁹, γ = n u / (1 − n u), u = 2⁻²⁴, n = stride / 16 + 4.
 // No intermediate overflows while ‖row‖ and ‖query‖ are at most 1e18 (then |score| ≤ 1.01e36).
 //
-// Alignment: any address that a float may have; 64-byte alignment of `rows` and `query` keeps each load in one cache line.
-// Reads exactly count × stride floats of `rows` (prefetches reach further and never fault) and stride of `query`.
+// Alignment: any address that a float may have; 64-byte alignment of `rows` and `query` keeps each load in one cache
+// line. Reads exactly count × stride floats of `rows` (prefetches reach further and never fault) and stride of `query`.
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 #pragma once
-// Dense float32 kernels of implicit ALS. Sums are reassociated for speed, so bits may differ between instruction sets; on
-// one machine they are the same for every thread count, because each call is one row or one fixed block.
+// Dense float32 kernels of implicit ALS. Sums are reassociated for speed, so bits may differ between instruction sets;
+// on one machine they are the same for every thread count, because each call is one row or one fixed block.
 #include <stddef.h>
 #include <stdint.h>
 

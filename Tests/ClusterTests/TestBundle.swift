@@ -1,0 +1,114 @@
+import Bundles
+import Foundation
+import Oracle
+import RankingCore
+import Testing
+import Wire
+
+/// A small bundle made from a seed, in a directory of its own that goes with it.
+final class TestBundle {
+  static let shards = 16
+  let directory: String
+  let items: [String]
+  let users: [String]
+  let oracle: Oracle
+  var store: String { directory + "/store" }
+  static let dimension = 24
+
+  init(ranked: Bool, seed: UInt64 = 11) throws {
+    directory = FileManager.default.temporaryDirectory.path + "/shortlist-test-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: directory + "/factors", withIntermediateDirectories: true)
+    var generator = SeededGenerator(seed: seed)
+    items = (0..<1500).map { "item-\($0)" }
+    users = (0..<200).map { "user-\($0)" }
+    func matrix(_ rows: Int) -> Matrix {
+      // Coarse numbers, so that equal scores are common and the order by ordinal matters.
+      let values = (0..<rows * Self.dimension).map { _ in Float(generator.below(5)) - 2 }
+      return Matrix(rows: rows, columns: Self.dimension, values: values)
+    }
+    try NumPyFile.write(matrix(items.count), to: directory + "/factors/items.npy")
+    try NumPyFile.write(matrix(users.count), to: directory + "/factors/users.npy")
+    try IDFile.write(items, to: directory + "/factors/items.ids")
+    try IDFile.write(users, to: directory + "/factors/users.ids")
+    var history = "user,item\n"
+    for user in users {
+      for _ in 0..<generator.below(40) { history += "\(user),\(items[generator.below(items.count)])\n" }
+    }
+    try AtomicFile.write(Array(history.utf8), to: directory + "/history.csv")
+    var options = BundleOptions()
+    options.factors = directory + "/factors"
+    options.history = directory + "/history.csv"
+    options.store = directory + "/store"
+    options.release = ModelVersion(model: "home", version: "v1")
+    options.shards = Self.shards
+    if ranked {
+      var prices = "item,price\n"
+      for item in items where generator.below(10) > 0 { prices += "\(item),\(generator.below(50))\n" }
+      try AtomicFile.write(Array(prices.utf8), to: directory + "/items.csv")
+      let schema = #"{"item": {"price": "number"}, "context": {"hour": "number"}}"#
+      try AtomicFile.write(Array(schema.utf8), to: directory + "/schema.json")
+      let ranker = """
+        {"type": "linear", "intercept": 0.1, "terms": [{"feature": "retrieval_score", "weight": 1.25},
+         {"feature": "item.price", "weight": -0.37, "missing": 20}, {"feature": "context.hour", "weight": 0.01}]}
+        """
+      try AtomicFile.write(Array(ranker.utf8), to: directory + "/ranker.json")
+      options.itemColumns = directory + "/items.csv"
+      options.schema = directory + "/schema.json"
+      options.ranker = directory + "/ranker.json"
+    }
+    _ = try BundleBuilder(options).build()
+    oracle = try Oracle(bundle: directory + "/store/home/v1")
+  }
+  deinit { try? FileManager.default.removeItem(atPath: directory) }
+
+  /// Requests of every kind, drawn by seed.
+  func requests(_ count: Int, seed: UInt64) -> [(api: PublicAPI, body: String)] {
+    var generator = SeededGenerator(seed: seed)
+    func item() -> String { "\"\(items[generator.below(items.count)])\"" }
+    func list(_ count: Int) -> String { "[" + (0..<count).map { _ in item() }.joined(separator: ",") + "]" }
+    return (0..<count).map { index in
+      var fields: [String] = []
+      switch index % 6 {
+      case 0, 1: fields.append("\"user\":\"\(users[generator.below(users.count)])\"")
+      case 2: fields.append("\"user\":\"stranger\"")
+      case 3:
+        let numbers = (0..<Self.dimension).map { _ in "\(Float(generator.unit()) - 0.5)" }
+        fields.append("\"vector\":[\(numbers.joined(separator: ","))]")
+      case 4: fields.append("\"recent_items\":[\(item()),\"ghost\",\(item()),\(item())]")
+      default: break
+      }
+      if index % 6 == 5 {
+        if index % 12 == 5 { return (.similar, "{\"item\":\(item()),\"k\":\(1 + generator.below(30))}") }
+        let distinct = Set((0..<20).map { _ in items[generator.below(items.count)] }).sorted()
+        let wanted = distinct.map { "\"\($0)\"" }.joined(separator: ",")
+        return (.rank, "{\"items\":[\"ghost\",\(wanted)],\"user\":\"\(users[generator.below(users.count)])\"}")
+      }
+      fields.append("\"k\":\(1 + generator.below(60))")
+      if generator.below(2) == 0 { fields.append("\"exclude_seen\":true") }
+      if generator.below(3) == 0 { fields.append("\"exclude\":\(list(generator.below(30)))") }
+      if generator.below(4) == 0 { fields.append("\"candidates\":\(1 + generator.below(40))") }
+      if generator.below(5) == 0 { fields.append("\"min_score\":\(generator.below(12))") }
+      if generator.below(2) == 0 { fields.append("\"context\":{\"hour\":\(generator.below(24))}") }
+      return (.recommend, "{" + fields.joined(separator: ",") + "}")
+    }
+  }
+
+  func expected(_ api: PublicAPI, _ body: String, over shards: [Int]? = nil) throws -> ParsedAnswer {
+    let bytes = Array(body.utf8)
+    let request = try bytes.withUnsafeBytes { try api.parse($0, requestID: "oracle") }
+    var json = JSONWriter()
+    api.write(try oracle.answer(request, over: shards), into: &json)
+    return try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
+  }
+}
+
+/// The program under test: built beside the tests.
+enum Program {
+  static let path: String = {
+    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent().path
+    let beside = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path
+    let places = [beside + "/shortlist", root + "/.build/debug/shortlist"]
+    return places.first { FileManager.default.isExecutableFile(atPath: $0) } ?? places[1]
+  }()
+}
