@@ -6,7 +6,8 @@ import Scoring
 // whole bundle or none; a version that exists is never written again.
 
 public struct BundleOptions: Sendable {
-  /// The directory with items.npy users.npy items.ids users.ids.
+  /// The directory with items.npy users.npy (or factors.safetensors with tensors "items" and "users") items.ids
+  /// users.ids.
   public var factors = ""
   public var itemColumns: String?
   public var userColumns: String?
@@ -42,8 +43,8 @@ public struct BundleBuilder {
     let users = try factors("users")
     guard items.matrix.columns == users.matrix.columns else {
       throw InputError(
-        file: options.factors + "/users.npy",
-        "has \(users.matrix.columns) columns, items.npy has \(items.matrix.columns)")
+        file: options.factors,
+        "the users' vectors have \(users.matrix.columns) numbers, the items' \(items.matrix.columns)")
     }
     let itemRows = IDRows(items.ids)
     let userRows = IDRows(users.ids)
@@ -112,8 +113,15 @@ public struct BundleBuilder {
   // MARK: Inputs
 
   private func factors(_ name: String) throws(InputError) -> (matrix: Matrix, ids: [String]) {
-    let path = "\(options.factors)/\(name).npy"
-    let matrix = try NumPyFile.read(path)
+    var path = "\(options.factors)/\(name).npy"
+    let tensors = options.factors + "/factors.safetensors"
+    let matrix: Matrix
+    if !FileManager.default.fileExists(atPath: path), FileManager.default.fileExists(atPath: tensors) {
+      path = tensors
+      matrix = try SafetensorsFile.read(path, tensor: name)
+    } else {
+      matrix = try NumPyFile.read(path)
+    }
     let ids = try IDFile.read("\(options.factors)/\(name).ids")
     guard matrix.rows == ids.count else {
       throw InputError(file: path, "has \(matrix.rows) rows, \(name).ids names \(ids.count)")
@@ -171,7 +179,8 @@ public struct BundleBuilder {
   }
 
   private func inputs() throws(InputError) -> [BundleManifest.File] {
-    var paths = ["items.npy", "users.npy", "items.ids", "users.ids"].map { options.factors + "/" + $0 }
+    var paths = ["items.npy", "users.npy", "factors.safetensors", "items.ids", "users.ids"]
+      .map { options.factors + "/" + $0 }.filter { FileManager.default.fileExists(atPath: $0) }
     paths += [options.itemColumns, options.userColumns, options.history, options.ranker, options.schema].compactMap {
       $0
     }

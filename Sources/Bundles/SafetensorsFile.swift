@@ -2,8 +2,9 @@ import Foundation
 
 // The safetensors format, as far as factors need it:
 //
-//     header length u64 (little-endian) | header: JSON, {"items": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}, …}
-//     then the tensors' bytes; offsets count from the end of the header
+//     header length u64 (little-endian)
+//     header, JSON: {"items": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}, …}
+//     the tensors' bytes; offsets count from the end of the header
 //
 // Every number is checked before it is used; a tensor is copied out, nothing is mapped.
 
@@ -35,7 +36,8 @@ public enum SafetensorsFile {
     guard entry["dtype"] as? String == "F32" else {
       throw InputError(file: path, "tensor \"\(name)\" is \(entry["dtype"] ?? "of no type"); allowed: F32")
     }
-    guard let shape = entry["shape"] as? [Int], shape.count == 2, shape.allSatisfy({ (0...1 << 32).contains($0) }) else {
+    guard let shape = entry["shape"] as? [Int], shape.count == 2, shape.allSatisfy({ (0...1 << 32).contains($0) })
+    else {
       throw InputError(file: path, "tensor \"\(name)\" must have two dimensions")
     }
     let data = file.size - 8 - Int(length)

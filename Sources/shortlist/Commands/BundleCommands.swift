@@ -20,7 +20,7 @@ extension Command {
       """,
     example: "shortlist bundle build --factors factors --history F.csv --store store --model home --version v1",
     options: [
-      .text("factors", "DIR", "items.npy users.npy items.ids users.ids").required,
+      .text("factors", "DIR", "items.npy users.npy (or factors.safetensors) items.ids users.ids").required,
       .text("store", "DIR", "the directory that holds bundles").required,
       .text("model", "NAME", "the model's name").required,
       .text("version", "NAME", "the version's name").required,
