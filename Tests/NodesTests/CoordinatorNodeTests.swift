@@ -107,6 +107,19 @@ import Testing
     #expect(cluster.ids(1) == ["item0"])
   }
 
+  @Test func vectorsOfAnotherVersionAreNeverUsed() {
+    var cluster = ClusterScript(workers: [[0, 1]], shardCount: 2)
+    cluster.linkAll()
+    cluster.request(1, RankingRequest(subject: .item("a"), k: 3))
+    let lookup = cluster.lookups[0]
+    let found = LookupReply.Found(id: "a", ordinal: ItemOrdinal(1), vector: [1, 0])
+    let other = ModelVersion(model: "home", version: "v2")
+    cluster.send(
+      .lookedUp(lookup.id, .success(LookupReply(release: other, shards: lookup.request.shards, found: [found]))))
+    #expect(cluster.legs.isEmpty)
+    #expect(cluster.error(1)?.code == .unavailable)
+  }
+
   @Test func aReplicaWithoutTheVersionIsAvoidedUntilItsNextStatus() {
     var cluster = ClusterScript(workers: [[0], [0]], shardCount: 1)
     cluster.linkAll()
@@ -235,6 +248,36 @@ import Testing
       cluster.send(.probed(worker, token: token, .success(cluster.status(worker))))
     }
     #expect(cluster.node.membership.members[0].state == .alive)
+  }
+
+  @Test func theFirstMissSendsTheNextProbeAtOnce() {
+    var membership = Membership(seed: 3)
+    var now = Instant(nanoseconds: 0)
+    let worker = membership.add(name: "w1", now: now)
+    var probes: [(token: UInt64, at: Instant)] = []
+    var isAnswering = true
+    func take(_ effects: [Membership.Effect]) -> [UInt64] {
+      effects.compactMap { if case .probe(_, let token, _) = $0 { token } else { nil } }
+    }
+    var effects: [Membership.Effect] = []
+    membership.linked(worker, now: now, into: &effects)
+    while probes.count < 8, let due = membership.due {
+      for token in take(effects) {
+        probes.append((token, now))
+        isAnswering = probes.count <= 4
+        var answered: [Membership.Effect] = []
+        let status = WorkerStatus(name: "w1", incarnation: 1)
+        if isAnswering {
+          membership.probeAnswered(worker, token: token, status: status, now: now, into: &answered)
+        }
+      }
+      effects.removeAll()
+      now = due
+      membership.tick(now: now, into: &effects)
+    }
+    // The fifth probe is the first unanswered one: its time runs out 300 ms later, and another goes out that instant.
+    let missedAt = probes[4].at + membership.policy.probeTimeout
+    #expect(probes.contains { $0.at == missedAt })
   }
 
   @Test func aLostLinkIsActedOnAtOnce() {

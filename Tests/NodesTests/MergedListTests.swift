@@ -1,0 +1,46 @@
+import RankingCore
+import Testing
+
+@testable import Routing
+
+@Suite struct MergedListTests {
+  func list(_ items: [(Float, Int)]) -> ScoredList {
+    var list = ScoredList()
+    for (score, ordinal) in items {
+      let item = ScoredItem(score: score, ordinal: ItemOrdinal(ordinal))
+      Array("i\(ordinal)".utf8).withUnsafeBytes { list.append(item, id: $0) }
+    }
+    return list
+  }
+  func joined(_ lists: [ScoredList], limit: Int) -> [ScoredItem] {
+    var merged = MergedList(limit: limit)
+    for list in lists { merged.join(list) }
+    for entry in merged.entries {
+      #expect(merged.lists[Int(entry.list)].ids[Int(entry.position)] == "i\(entry.item.ordinal.rawValue)")
+    }
+    return merged.entries.map(\.item)
+  }
+
+  @Test func theExampleOfItsOpeningComment() {
+    let items = joined([list([(9, 1), (5, 2)]), list([(7, 3), (5, 2), (1, 4)])], limit: 10)
+    #expect(items.map(\.ordinal.rawValue) == [1, 3, 2, 4])
+  }
+
+  @Test(arguments: UInt64(1)...20)
+  func joiningIsCommutativeAssociativeAndIdempotent(seed: UInt64) {
+    var generator = SeededGenerator(seed: seed)
+    let pool = (0..<40).map { ScoredItem(score: Float(generator.below(6)), ordinal: ItemOrdinal($0)) }
+    let lists = (0..<4).map { _ in
+      list(
+        pool.filter { _ in generator.below(3) == 0 }.sorted { $0.precedes($1) }
+          .map { ($0.score, Int($0.ordinal.rawValue)) })
+    }
+    let everything = Set(lists.flatMap { list in (0..<list.count).map { list[$0] } }).sorted { $0.precedes($1) }
+    for limit in [1, 7, 100] {
+      let expected = Array(everything.prefix(limit))
+      #expect(joined(lists, limit: limit) == expected)
+      #expect(joined(lists.reversed(), limit: limit) == expected)
+      #expect(joined(lists + lists, limit: limit) == expected)
+    }
+  }
+}
