@@ -10,8 +10,9 @@ import RankingCore
 //                                                                  overloaded
 //
 // A request is answered exactly once: when every shard is settled (answered, or known to be missing), when what it
-// asks for cannot be had any more, or when its time to merge has come, whichever is first. Worked example, four shards on two
-// workers, one of which dies:
+// asks for cannot be had any more, or when its time to merge has come, whichever is first.
+//
+// Worked example, four shards on two workers, one of which dies:
 //
 //     requested            → score leg 0 to w1 (shards 0 1), leg 1 to w2 (shards 2 3)
 //     leg 0 scored         → nothing yet, two shards are owed
