@@ -30,6 +30,7 @@ public final class WorkerServer: HTTPServerDelegate {
   private var timer: TimerID?
   private var drainingSince: Instant?
   private var bytesHeld = 0
+  private var faults: FaultInjection?
   /// Reads slices, one after the other, away from the loop.
   private let loader: ComputePool<Void>
   /// Shards of the configuration that are not settled yet; it is ready when there are none.
@@ -170,8 +171,9 @@ public final class WorkerServer: HTTPServerDelegate {
       case .success(let reply): succeed(call, reply.encoded())
       case .failure(let failure): refuse(call, failure)
       }
-    case .replyScore(let call, .success(let reply)): succeed(call, reply.encoded())
-    case .replyScore(let call, .failure(let failure)): refuse(call, failure)
+    case .replyScore(let call, let result):
+      guard let delay = faults?.next() else { return reply(call, result) }
+      loop.schedule(after: delay) { [unowned self] in reply(call, result) }
     case .refuseLookup(let call, let failure): refuse(call, failure)
     case .replyStatus(let call, let status): succeed(call, status.encoded())
     case .replyOrder(let call, nil): succeed(call, [])
@@ -223,6 +225,7 @@ public final class WorkerServer: HTTPServerDelegate {
 
   public func received(_ stream: ServerStream, on server: HTTPServer) {
     guard stream.isMethod("POST") else { return get(stream) }
+    if configuration.allowFaults, stream.isPath("/faults") { return setFaults(stream) }
     lastToken += 1
     stream.token = lastToken
     streams[lastToken] = stream
@@ -268,6 +271,12 @@ public final class WorkerServer: HTTPServerDelegate {
     send(.cancelled(stream.token))
   }
 
+  private func reply(_ call: CallToken, _ result: Result<ScoreReply, CallFailure>) {
+    switch result {
+    case .success(let reply): succeed(call, reply.encoded())
+    case .failure(let failure): refuse(call, failure)
+    }
+  }
   private func succeed(_ call: CallToken, _ message: [UInt8]) {
     guard let stream = streams.removeValue(forKey: call) else { return }
     server.respond(stream, head: Heads.grpc, body: GRPC.frame(message), trailers: Heads.grpcOK)
@@ -276,6 +285,15 @@ public final class WorkerServer: HTTPServerDelegate {
   private func refuse(_ call: CallToken, _ error: GRPC.StatusError) {
     guard let stream = streams.removeValue(forKey: call) else { return }
     server.respond(stream, head: Heads.grpcError(error), body: [])
+  }
+
+  private func setFaults(_ stream: ServerStream) {
+    do throws(ConfigurationError) {
+      faults = try FaultInjection(stream.body)
+      server.respond(stream, head: Heads.text, body: Self.healthy)
+    } catch {
+      server.respond(stream, head: Heads.error(400), body: Array("\(error)\n".utf8))
+    }
   }
 
   private func get(_ stream: ServerStream) {
