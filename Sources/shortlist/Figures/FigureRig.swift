@@ -13,6 +13,8 @@ struct FigureRig: Sendable {
   /// Workers join and are given their shards, instead of being started with them.
   let joins: Bool
   let soak: Duration
+  /// Where the processes' logs are kept; `nil` = nowhere.
+  let logs: String?
   /// Requests per second: half the knee.
   var rate = 0.0
   /// The best rate of complete answers that was seen, at any load.
@@ -38,7 +40,8 @@ struct FigureRig: Sendable {
     options.routing = routing
     options.allowFaults = allowFaults
     options.joins = joins ?? self.joins
-    options.directory = StateDirectory(path: "\(directory)/state-\(UUID().uuidString.prefix(8))")
+    options.directory = StateDirectory(path: "\(logs ?? directory)/state-\(UUID().uuidString.prefix(8))")
+    options.keepsLogs = logs != nil
     let cluster = try LocalCluster(options)
     try waitUntilHealthy(cluster)
     return cluster

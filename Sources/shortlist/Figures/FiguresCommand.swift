@@ -19,6 +19,7 @@ extension Command {
       .flag("join", "in every row workers join and are given their shards"),
       .number("knee", "requests per second, instead of looking for the knee", in: 10...1e6),
       .number("peak", "the best rate of complete answers, with --knee (for overload)", in: 10...1e6),
+      .text("logs", "DIR", "keep the processes' logs there"),
       Option(name: "soak", kind: .duration, placeholder: "TIME", help: "how long soak lasts", standard: "10m"),
     ],
     arguments: [Argument(name: "ROW", help: "which; several may be named", repeats: true)],
@@ -56,7 +57,7 @@ struct FigureTable {
     var rig = FigureRig(
       executable: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"), directory: directory,
       bundle: try FigureBundle(in: directory), quick: invocation.flag("quick"), joins: invocation.flag("join"),
-      soak: invocation.duration("soak"))
+      soak: invocation.duration("soak"), logs: invocation.optional("logs"))
     var knee = invocation.optionalNumber("knee") ?? 0
     rig.peak = invocation.optionalNumber("peak") ?? 0
     if knee == 0 { (knee, rig.peak) = try rig.findKnee() }

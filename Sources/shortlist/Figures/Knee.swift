@@ -17,7 +17,7 @@ extension FigureRig {
       let isFine = run.failures == 0 && run.tally.degraded == 0 && run.p99 <= Self.kneeP99
       say(
         "knee: \(Int(rate))/s \(isFine ? "holds" : "does not hold"): p99 \(String(format: "%.1f", run.p99)) ms, "
-          + "\(run.tally.degraded) degraded, \(run.failures) failed")
+          + "\(run.tally.degraded) degraded, \(run.failures) failed \(run.failureText)")
       return isFine
     }
     let step: Duration = quick ? .seconds(3) : .seconds(5)

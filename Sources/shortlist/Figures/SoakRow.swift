@@ -7,11 +7,11 @@ import RankingCore
 //   warm-up ─► usage ─► faults under load ─► all well again ─► load as in the warm-up ─► usage, within 5 % of before
 
 extension FigureRig {
-  private enum Fault: CaseIterable { case kill, restart, freeze, pauses, slow, stutter }
+  private enum Fault: String, CaseIterable { case kill, restart, freeze, pauses, slow, stutter }
 
   func soakRow() throws -> FigureRow {
     var row = FigureRow("soak", "\(Int((soak / .seconds(1)).rounded())) s of mixed faults")
-    let cluster = try cluster(allowFaults: true, joins: true)
+    let cluster = try cluster(allowFaults: true)
     defer { cluster.stop() }
     let settle: Duration = quick ? .seconds(20) : .seconds(60)
     // The first faults make every process do what it will do again and again; only then is there a "before".
@@ -28,14 +28,16 @@ extension FigureRig {
     let load = try BackgroundLoad(
       try generator(cluster, for: soak + .seconds(120), mixed: true, inspect: { answers.add($0, sent: $1, $2) }))
     var generator = SeededGenerator(seed: 3)
-    var counts: [Fault: Int] = [:]
+    var done: [(what: String, start: Duration, end: Duration)] = []
     while load.now < soak {
       try waitUntilHealthy(cluster)
       let fault = Fault.allCases[generator.below(Fault.allCases.count)]
-      counts[fault, default: 0] += 1
-      try inflict(fault, on: cluster.workers[generator.below(cluster.workers.count)], of: cluster, &generator)
+      let worker = cluster.workers[generator.below(cluster.workers.count)]
+      let start = load.now
+      try inflict(fault, on: worker, of: cluster, &generator)
       pause(.milliseconds(500 + generator.below(2500)))
-      if counts.values.reduce(0, +) % 10 == 0 { say("soak: \(Int(load.now / .seconds(1))) s") }
+      done.append((what: "\(fault.rawValue) \(worker.name)", start, load.now))
+      if done.count % 10 == 0 { say("soak: \(Int(load.now / .seconds(1))) s, \(done.count) faults") }
     }
     try waitUntilHealthy(cluster)
     let run = try load.stop()
@@ -43,10 +45,19 @@ extension FigureRig {
     let after = usage(cluster)
 
     row.add("requests", run.tally.sent)
-    row.add("faults", counts.values.reduce(0, +))
+    row.add("faults", done.count)
     row.add("failed", run.failures, .equal(0))
     if run.failures > 0 { row.notes.append("failed: \(run.failureText)") }
-    row.add("degraded", run.tally.degraded)
+    row.add("degraded", run.tally.degraded, .equal(0))
+    for fault in done {
+      let window = run.trace.window(from: fault.start - .milliseconds(600), to: fault.end)
+      guard window.degraded + window.failed > 0 else { continue }
+      let first = run.trace.samples.filter { $0.outcome != .ok && $0.due >= fault.start - .milliseconds(600) }
+        .map(\.due).min() ?? .zero
+      row.notes.append(
+        "\(fault.what) at \(String(format: "%.2f", fault.start / .seconds(1))) s: \(window.degraded) degraded, "
+          + "\(window.failed) failed, the first due \(String(format: "%.2f", (first - fault.start) / .seconds(1))) s after")
+    }
     row.add("p99", run.p99, "ms")
     let check = try AnswerCheck(bundle.path, mixed: true)
     let wrong = try check.wrong(answers.all.spread(400))
