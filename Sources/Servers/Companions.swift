@@ -8,13 +8,12 @@ final class Companions: HTTPClientDelegate {
   private let loop: EventLoop
   private var clients: [String: HTTPClient] = [:]
   /// What is to be asked as soon as a connection is up: only the newest question counts.
-  private var waiting: [String: () -> Void] = [:]
+  private var waiting: [String: (send: () -> Void, fail: () -> Void)] = [:]
   private static let timeout: Duration = .seconds(1)
 
   init(loop: EventLoop) { self.loop = loop }
 
-  /// - Parameter done: called once, later, unless a newer question to the same coordinator takes this one's place
-  ///   before there is a connection.
+  /// - Parameter done: called once, later; a question that cannot be sent by the time a connection fails has failed.
   func ask<Reply>(
     _ coordinator: String, _ path: StaticString, _ message: [UInt8],
     _ decode: @escaping (UnsafeRawBufferPointer) throws(WireError) -> Reply,
@@ -35,7 +34,10 @@ final class Companions: HTTPClientDelegate {
     }
     let isSent = send(client, path, message, decode, done)
     guard !isSent else { return }
-    waiting[coordinator] = { [unowned self] in _ = send(client, path, message, decode, done) }
+    waiting[coordinator]?.fail()
+    waiting[coordinator] = (
+      { [unowned self] in _ = send(client, path, message, decode, done) }, { done(.failure(.connectionLost)) }
+    )
   }
 
   private func send<Reply>(
@@ -55,9 +57,12 @@ final class Companions: HTTPClientDelegate {
 
   func clientUp(_ client: HTTPClient) {
     guard let coordinator = clients.first(where: { $0.value === client })?.key else { return }
-    waiting.removeValue(forKey: coordinator)?()
+    waiting.removeValue(forKey: coordinator)?.send()
   }
-  func clientDown(_ client: HTTPClient, reason: String) {}
+  func clientDown(_ client: HTTPClient, reason: String) {
+    guard let coordinator = clients.first(where: { $0.value === client })?.key else { return }
+    waiting.removeValue(forKey: coordinator)?.fail()
+  }
 }
 
 /// A piece of the loop's own work, put off to its next turn.
