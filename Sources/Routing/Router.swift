@@ -168,6 +168,7 @@ public struct Router {
     _ id: LegID, _ result: Result<ScoreReply, CallFailure>, now: Instant, into effects: inout [Effect]
   ) {
     guard let flight = flight(of: id) else {
+      if result.isSuccess { counters.lateReplies += 1 }
       if policy.planted.contains(.lateReplyMerged) { mergeLate(id, result, now: now, into: &effects) }
       return
     }
@@ -192,7 +193,10 @@ public struct Router {
   public mutating func lookedUp(
     _ id: LegID, _ result: Result<LookupReply, CallFailure>, now: Instant, into effects: inout [Effect]
   ) {
-    guard let flight = flight(of: id) else { return }
+    guard let flight = flight(of: id) else {
+      if result.isSuccess { counters.lateReplies += 1 }
+      return
+    }
     let leg = end(id, of: flight)
     switch result {
     case .success(let reply):
@@ -275,13 +279,9 @@ public struct Router {
   }
 
   /// The flight of a leg that is still wanted.
-  private mutating func flight(of id: LegID) -> Flight? {
+  private func flight(of id: LegID) -> Flight? {
     let flight = slots[Int(id.flight.slot)]
-    guard flight.isOpen, flight.id == id.flight, flight.legs[Int(id.leg)].isOpen else {
-      counters.lateReplies += 1
-      return nil
-    }
-    return flight
+    return flight.isOpen && flight.id == id.flight && flight.legs[Int(id.leg)].isOpen ? flight : nil
   }
 
   mutating func close(_ flight: Flight) {
@@ -289,5 +289,11 @@ public struct Router {
     flight.shared = nil
     freeSlots.append(flight.id.slot)
     byToken[flight.token] = nil
+  }
+}
+
+extension Result {
+  var isSuccess: Bool {
+    if case .success = self { true } else { false }
   }
 }

@@ -8,16 +8,12 @@ final class Companions: HTTPClientDelegate {
   private let loop: EventLoop
   private var clients: [String: HTTPClient] = [:]
   /// What is to be asked as soon as a connection is up: only the newest question counts.
-  private var waiting: [String: (ask: () -> Void, fail: () -> Void)] = [:]
-  /// Whose last connection was lost or could not be made.
-  private var unreachable: Set<String> = []
+  private var waiting: [String: (send: () -> Void, fail: () -> Void)] = [:]
   private static let timeout: Duration = .seconds(1)
 
   init(loop: EventLoop) { self.loop = loop }
 
-  /// - Parameter done: called later: with the reply, and before that with `connectionLost` for every attempt to connect
-  ///   that failed meanwhile, so that nobody waits for a coordinator that is not there. Not called when a newer
-  ///   question to the same coordinator takes this one's place before there is a connection.
+  /// - Parameter done: called once, later; a question that cannot be sent by the time a connection fails has failed.
   func ask<Reply>(
     _ coordinator: String, _ path: StaticString, _ message: [UInt8],
     _ decode: @escaping (UnsafeRawBufferPointer) throws(WireError) -> Reply,
@@ -38,11 +34,10 @@ final class Companions: HTTPClientDelegate {
     }
     let isSent = send(client, path, message, decode, done)
     guard !isSent else { return }
+    waiting[coordinator]?.fail()
     waiting[coordinator] = (
-      ask: { [unowned self] in _ = send(client, path, message, decode, done) },
-      fail: { done(.failure(.connectionLost)) }
+      { [unowned self] in _ = send(client, path, message, decode, done) }, { done(.failure(.connectionLost)) }
     )
-    if unreachable.contains(coordinator) { loop.execute(Later { done(.failure(.connectionLost)) }.run) }
   }
 
   private func send<Reply>(
@@ -61,16 +56,13 @@ final class Companions: HTTPClientDelegate {
   }
 
   func clientUp(_ client: HTTPClient) {
-    guard let coordinator = name(of: client) else { return }
-    unreachable.remove(coordinator)
-    waiting.removeValue(forKey: coordinator)?.ask()
+    guard let coordinator = clients.first(where: { $0.value === client })?.key else { return }
+    waiting.removeValue(forKey: coordinator)?.send()
   }
   func clientDown(_ client: HTTPClient, reason: String) {
-    guard let coordinator = name(of: client) else { return }
-    unreachable.insert(coordinator)
-    waiting[coordinator]?.fail()
+    guard let coordinator = clients.first(where: { $0.value === client })?.key else { return }
+    waiting.removeValue(forKey: coordinator)?.fail()
   }
-  private func name(of client: HTTPClient) -> String? { clients.first { $0.value === client }?.key }
 }
 
 /// A piece of the loop's own work, put off to its next turn.
