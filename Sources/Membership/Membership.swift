@@ -141,6 +141,12 @@ public struct Membership: Sendable {
     effects.append(.changed(id))
   }
 
+  /// The worker is being told to unload these: nobody is sent there for them any more, whatever its last snapshot says.
+  public mutating func unloading(_ id: WorkerID, release: ModelVersion, shards: [ShardID]) {
+    guard let index = members[id.index].status?.holdings.firstIndex(where: { $0.release == release }) else { return }
+    members[id.index].status?.holdings[index].ready.removeAll(where: shards.contains)
+  }
+
   // MARK: Time
 
   /// Sends the probes that are due, counts the ones that ran out of time, gives up who has been down too long.

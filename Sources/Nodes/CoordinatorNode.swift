@@ -190,7 +190,10 @@ public final class CoordinatorNode {
     for order in orders {
       switch order {
       case .load(let worker, let order): effects.append(.load(worker, order))
-      case .unload(let worker, let order): effects.append(.unload(worker, order))
+      case .unload(let worker, let order):
+        membership.unloading(worker, release: order.release, shards: order.shards)
+        router.refresh(members: membership.members, now: now)
+        effects.append(.unload(worker, order))
       }
     }
   }

@@ -179,7 +179,7 @@ public struct Router {
       if isValid(reply, for: leg, of: flight) {
         counters.droppedNaN += UInt64(reply.droppedNaN)
         flight.merged.join(reply.items)
-        settle(leg, of: flight, answered: reply.shards)
+        settle(leg, of: flight, answered: reply.shards, now: now, into: &effects)
       } else {
         invalid(flight, leg, now: now, into: &effects)
       }
@@ -207,7 +207,7 @@ public struct Router {
         && reply.found.allSatisfy { $0.vector.count == dimension }
       if isValid {
         flight.found += reply.found
-        settle(leg, of: flight, answered: reply.shards)
+        settle(leg, of: flight, answered: reply.shards, now: now, into: &effects)
       } else {
         invalid(flight, leg, now: now, into: &effects)
       }

@@ -193,13 +193,13 @@ extension Router {
       && reply.items.count <= flight.query.k && reply.items.isWellFormed
   }
 
-  /// The shards that the reply speaks for are answered; the others of the leg were not finished, and no other leg owes
-  /// them: they are missing.
-  mutating func settle(_ leg: Leg, of flight: Flight, answered: [ShardID]) {
+  /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded in the
+  /// meantime: somebody else may have them.
+  mutating func settle(
+    _ leg: Leg, of flight: Flight, answered: [ShardID], now: Instant, into effects: inout [Effect]
+  ) {
     for shard in answered { flight.answer(shard, planted: policy.planted) }
-    for shard in flight.legShards[leg.shards] where flight.shards[shard.index].legs == 0 {
-      flight.miss(shard, .workerError)
-    }
+    tryElsewhere(flight, leg, reason: .workerError, now: now, into: &effects)
   }
 
   mutating func invalid(_ flight: Flight, _ leg: Leg, now: Instant, into effects: inout [Effect]) {
