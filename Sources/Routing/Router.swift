@@ -30,8 +30,8 @@ public struct Router {
     case answer(RequestToken, Result<Answer, RankingError>)
     /// The worker answered a request that was sent at this instant: a sign of life.
     case heartbeat(WorkerID, sentAt: Instant)
-    /// The worker said that it lacks this version.
-    case lacks(WorkerID, ModelVersion)
+    /// The worker said that it has none of these shards of this version.
+    case lacks(WorkerID, ModelVersion, [ShardID])
   }
 
   /// What happened so far, for metrics.

@@ -216,7 +216,7 @@ extension Router {
       book.failed(leg.worker, now: now)
       tryElsewhere(flight, leg, reason: .connectionLost, now: now, into: &effects)
     case .wrongVersion:
-      effects.append(.lacks(leg.worker, flight.release))
+      effects.append(.lacks(leg.worker, flight.release, Array(flight.legShards[leg.shards])))
       tryElsewhere(flight, leg, reason: .wrongVersion, now: now, into: &effects)
     // Trying elsewhere would add load to a cluster that has too much, or time that is not there, or the same error.
     case .overloaded:

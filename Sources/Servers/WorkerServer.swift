@@ -204,6 +204,13 @@ public final class WorkerServer: HTTPServerDelegate {
 
   private func run(_ call: CallToken, _ request: ScoreRequest, _ deadline: Deadline) {
     guard let release = hosted[request.query.release] else { return send(.scored(call, .failure(.wrongVersion))) }
+    // What was unloaded while the leg waited is left out, not a reason to refuse the rest.
+    var held = request
+    if !held.tasks.allSatisfy({ release.slice($0.shard) != nil }) {
+      held.tasks.removeAll { release.slice($0.shard) == nil }
+      guard !held.tasks.isEmpty else { return send(.scored(call, .failure(.wrongVersion))) }
+    }
+    let task = held
     let job = Running()
     let flag = job.flag
     job.timer = loop.schedule(at: deadline) { flag.cancel() }
@@ -211,7 +218,7 @@ public final class WorkerServer: HTTPServerDelegate {
     let loop = loop
     let this = Unchecked(self)
     pool.submit { scorer in
-      let result = scorer.score(request, holding: release, cancelled: flag)
+      let result = scorer.score(task, holding: release, cancelled: flag)
       loop.execute {
         if let timer = this.value.running.removeValue(forKey: call)?.timer { this.value.loop.cancel(timer) }
         this.value.send(.scored(call, result))

@@ -34,6 +34,24 @@ final class AnswerLog: Sendable {
   var all: [SeenAnswer] { answers.withLock { $0 } }
 }
 
+/// Counts why answers were not complete, or not given, as the answers say.
+final class TroubleLog: Sendable {
+  private let counts = Mutex<[String: Int]>([:])
+
+  func add(_ response: ClientResponse) {
+    guard response.status != 200 || LoadGenerator.isComplete(response.body) != true else { return }
+    let object = (try? JSONSerialization.jsonObject(with: Data(response.body))) as? [String: Any]
+    let missing = (object?["coverage"] as? [String: Any])?["missing"] as? [[String: Any]]
+    let error = (object?["error"] as? [String: Any])?["message"] as? String
+    let reasons = Set((missing ?? []).compactMap { $0["reason"] as? String }).sorted().joined(separator: " + ")
+    counts.withLock { $0[error.map { "\($0.prefix(140))" } ?? "missing: \(reasons)", default: 0] += 1 }
+  }
+  /// The commonest first.
+  var notes: [String] {
+    counts.withLock { $0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(6).map { "\($0.value) × \($0.key)" }
+  }
+}
+
 extension Array {
   /// At most `count` of them, evenly spread.
   func spread(_ count: Int) -> [Element] {

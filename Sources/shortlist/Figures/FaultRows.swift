@@ -7,11 +7,12 @@ import Synchronization
 // cluster just before anything was done to it.
 
 extension FigureRig {
-  private func cleared(_ row: inout FigureRow, _ run: LoadGenerator.Run) {
+  private func cleared(_ row: inout FigureRow, _ run: LoadGenerator.Run, _ trouble: TroubleLog) {
     row.add("requests", run.tally.sent)
     row.add("failed", run.failures, .equal(0))
     row.add("degraded", run.tally.degraded, .equal(0))
     if run.failures > 0 { row.notes.append("failed: \(run.failureText)") }
+    row.notes += trouble.notes
   }
 
   /// kill -9, again and again.
@@ -23,7 +24,9 @@ extension FigureRig {
     defer { cluster.stop() }
     try warmUp(cluster)
     let healthy = try run(try generator(cluster, for: interval * kills, mixed: true))
-    let load = try BackgroundLoad(try generator(cluster, for: interval * (2 * kills), mixed: true))
+    let trouble = TroubleLog()
+    let load = try BackgroundLoad(
+      try generator(cluster, for: interval * (2 * kills), mixed: true, inspect: { trouble.add($2) }))
     var moments: [Duration] = []
     for number in 0..<kills {
       load.wait(until: interval * number + .milliseconds(2500))
@@ -38,7 +41,7 @@ extension FigureRig {
     try waitUntilHealthy(cluster)
     load.wait(until: interval * kills)
     let run = try load.stop()
-    cleared(&row, run)
+    cleared(&row, run, trouble)
     row.add("R, p99 when healthy", healthy.p99, "ms")
     row.add("p99", run.p99, "ms", .atMost(1.5 * healthy.p99))
     let slowest = moments.map { run.slowest(from: $0 - .milliseconds(5), to: $0 + .milliseconds(300)) }.sorted()
@@ -123,7 +126,9 @@ extension FigureRig {
 
     try waitUntilHealthy(cluster)
     let delay = try cluster.report().workers.compactMap(\.hedgeDelayMilliseconds).max() ?? 0
-    let load = try BackgroundLoad(try generator(cluster, for: length + .seconds(10)))
+    let trouble = TroubleLog()
+    let load = try BackgroundLoad(
+      try generator(cluster, for: length + .seconds(10), inspect: { trouble.add($2) }))
     load.wait(until: .seconds(2))
     let victim = cluster.workers[1].name
     let frozen = load.now
@@ -136,7 +141,7 @@ extension FigureRig {
     try waitUntilHealthy(cluster)
     let run = try load.stop()
     _ = report
-    cleared(&row, run)
+    cleared(&row, run, trouble)
     row.add("R, p99 when healthy", healthy.p99, "ms")
     row.add("hedge delay before", delay, "ms")
     row.add("p99", run.p99, "ms", .atMost(healthy.p99 + delay + 5))
@@ -182,21 +187,28 @@ extension FigureRig {
     let cluster = try cluster()
     defer { cluster.stop() }
     try warmUp(cluster)
-    let load = try BackgroundLoad(try generator(cluster, for: .seconds(20 * count), mixed: true))
+    let trouble = TroubleLog()
+    let load = try BackgroundLoad(
+      try generator(cluster, for: .seconds(20 * count), mixed: true, inspect: { trouble.add($2) }))
     var slowest: Duration = .zero
     var unclean = 0
+    var events: [(what: String, at: Duration)] = []
     for number in 0..<count {
       try waitUntilHealthy(cluster)
       let name = cluster.workers[number % cluster.workers.count].name
       let asked = Monotonic.now
+      events.append((what: "\(name) asked to end", at: load.now))
       if try cluster.drain(name) != .code(0) { unclean += 1 }
       slowest = max(slowest, Monotonic.now - asked)
       try cluster.restart(name)
+      // Under load from before to after, not as quickly as it can be done.
+      pause(.seconds(1))
     }
     try waitUntilHealthy(cluster)
     pause(.seconds(1))
     let run = try load.stop()
-    cleared(&row, run)
+    cleared(&row, run, trouble)
+    row.notes += run.troubles(since: events)
     row.add("not ended with exit code 0", unclean, .equal(0))
     row.add("slowest exit", slowest / .seconds(1), "s", .atMost(10))
     row.add("p99", run.p99, "ms")

@@ -181,6 +181,18 @@ extension LoadGenerator.Run {
   var failureText: String {
     tally.failed.sorted { $0.key < $1.key }.map { "\($0.value) × \($0.key)" }.joined(separator: ", ")
   }
+  /// When answers were not complete, or not given, counted from the last of some events before each: a line for every
+  /// event that was followed by any.
+  func troubles(since events: [(what: String, at: Duration)]) -> [String] {
+    let bad = trace.samples.filter { $0.outcome != .ok }
+    return events.indices.compactMap { index in
+      let end = index + 1 < events.count ? events[index + 1].at : .seconds(1 << 30)
+      let mine = bad.filter { $0.end >= events[index].at && $0.end < end }.map { $0.end - events[index].at }.sorted()
+      guard let first = mine.first, let last = mine.last else { return nil }
+      return "\(events[index].what) at \(Int(events[index].at / .milliseconds(1))) ms: \(mine.count) answers "
+        + "\(Int(first / .milliseconds(1))) to \(Int(last / .milliseconds(1))) ms later"
+    }
+  }
   /// The slowest answer to a request that was under way at some time from `start` to `end`.
   func slowest(from start: Duration, to end: Duration) -> Double {
     trace.samples.lazy.filter { $0.due < end && $0.end > start }.map { inMilliseconds($0.latency) }.max() ?? 0

@@ -25,18 +25,21 @@ extension FigureRig {
     let before = usage(cluster)
 
     let answers = AnswerLog(every: max(1, Int(rate * (soak / .seconds(1)) / 400)))
+    let trouble = TroubleLog()
     let load = try BackgroundLoad(
-      try generator(cluster, for: soak + .seconds(120), mixed: true, inspect: { answers.add($0, sent: $1, $2) }))
+      try generator(cluster, for: soak + .seconds(120), mixed: true, inspect: { index, sent, response in
+          answers.add(index, sent: sent, response)
+          trouble.add(response)
+        }))
     var generator = SeededGenerator(seed: 3)
-    var done: [(what: String, start: Duration, end: Duration)] = []
+    var done: [(what: String, at: Duration)] = []
     while load.now < soak {
       try waitUntilHealthy(cluster)
       let fault = Fault.allCases[generator.below(Fault.allCases.count)]
       let worker = cluster.workers[generator.below(cluster.workers.count)]
-      let start = load.now
+      done.append((what: "\(fault.rawValue) \(worker.name)", at: load.now))
       try inflict(fault, on: worker, of: cluster, &generator)
       pause(.milliseconds(500 + generator.below(2500)))
-      done.append((what: "\(fault.rawValue) \(worker.name)", start, load.now))
       if done.count % 10 == 0 { say("soak: \(Int(load.now / .seconds(1))) s, \(done.count) faults") }
     }
     try waitUntilHealthy(cluster)
@@ -48,17 +51,9 @@ extension FigureRig {
     row.add("faults", done.count)
     row.add("failed", run.failures, .equal(0))
     if run.failures > 0 { row.notes.append("failed: \(run.failureText)") }
+    row.notes += trouble.notes
     row.add("degraded", run.tally.degraded, .equal(0))
-    for fault in done {
-      let window = run.trace.window(from: fault.start - .milliseconds(600), to: fault.end)
-      guard window.degraded + window.failed > 0 else { continue }
-      let first = run.trace.samples.filter { $0.outcome != .ok && $0.due >= fault.start - .milliseconds(600) }
-        .map(\.due).min() ?? .zero
-      row.notes.append(
-        "\(fault.what) at \(String(format: "%.2f", fault.start / .seconds(1))) s: \(window.degraded) degraded, "
-          + "\(window.failed) failed, the first due \(String(format: "%.2f", (first - fault.start) / .seconds(1))) s after")
-    }
-    row.add("p99", run.p99, "ms")
+    row.notes += run.troubles(since: done)
     let check = try AnswerCheck(bundle.path, mixed: true)
     let wrong = try check.wrong(answers.all.spread(400))
     row.add("answers compared with the oracle", check.compared)
