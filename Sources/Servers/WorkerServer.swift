@@ -1,4 +1,5 @@
 import Bundles
+import CLinux
 import Glibc
 import HTTP2
 import Nodes
@@ -41,6 +42,7 @@ public final class WorkerServer: HTTPServerDelegate {
   /// - Returns: the exit status.
   public static func run(_ configuration: WorkerConfiguration) throws -> Int32 {
     try configuration.validate()
+    returnSlicesToSystem()
     let server = try WorkerServer(configuration)
     server.start()
     server.loop.run()
@@ -48,6 +50,10 @@ public final class WorkerServer: HTTPServerDelegate {
     server.loader.stop()
     return 0
   }
+
+  /// Large blocks get a mapping of their own, for ever. Left to itself malloc raises the size from which they do as soon as
+  /// one is freed, and what shards that come and go leave in its heap is never the right size for the next.
+  private static func returnSlicesToSystem() { _ = clinux_map_blocks_from(1 << 20) }
 
   init(_ configuration: WorkerConfiguration) throws {
     self.configuration = configuration

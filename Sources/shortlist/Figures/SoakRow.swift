@@ -53,6 +53,7 @@ extension FigureRig {
     if run.failures > 0 { row.notes.append("failed: \(run.failureText)") }
     row.notes += trouble.notes
     row.add("degraded", run.tally.degraded, .equal(0))
+    row.add("p99", run.p99, "ms")
     row.notes += run.troubles(since: done)
     let check = try AnswerCheck(bundle.path, mixed: true)
     let wrong = try check.wrong(answers.all.spread(400))
@@ -72,7 +73,9 @@ extension FigureRig {
   }
 
   private func usage(_ cluster: LocalCluster) -> [(name: String, usage: ProcessUsage)] {
-    cluster.members.compactMap { member in
+    // The load's connections have just been closed; the other end needs a moment to see it.
+    pause(.seconds(2))
+    return cluster.members.compactMap { member in
       guard let pid = member.process?.pid, let usage = ProcessUsage(pid: pid) else { return nil }
       return (member.name, usage)
     }
