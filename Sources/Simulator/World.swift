@@ -347,7 +347,7 @@ final class World {
     coordinators[coordinator].checker.asked.append(
       Asked(
         request: request, coordinator: coordinator, life: coordinators[coordinator].life, at: now,
-        deadline: now + timeout, open: [UInt8](repeating: 0, count: catalogue.shards), hadReplica: ready,
+        deadline: now + timeout, open: [UInt8](repeating: 0, count: catalogue.shards), hadReplica: isLookup ? 0 : ready,
         isLookingUp: isLookup, mustSucceed: must))
     let token = coordinators[coordinator].checker.asked.count - 1
     report.requests += 1
