@@ -117,7 +117,7 @@ final class World {
     report = SimulationReport(seed: options.seed)
     hash = StableHash.mix(options.seed)
     generator = SeededGenerator(seed: StableHash.mix(options.seed &+ 0x5eed))
-    let shards = 16 + 8 * generator.below(3)
+    let shards = 16 + 8 * generator.below(2)
     catalogue = Catalogue(shards: shards, versions: 1 + generator.below(2), generator: &generator)
     joins = generator.below(3) == 0
     let end = start + .seconds(options.seconds)
