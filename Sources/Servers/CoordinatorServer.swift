@@ -64,6 +64,10 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
     var random = SystemRandomNumberGenerator()
     seeds = SeededGenerator(seed: random.next())
     var settings = CoordinatorSettings()
+    if let replacedAfter = configuration.replacedAfter { settings.membership.replacedAfter = replacedAfter }
+    settings.routing.hedging = configuration.hedging
+    settings.routing.slowEjection = configuration.slowEjection
+    settings.routing.choice = configuration.choice
     if let replicas = configuration.replicas {
       settings.placement = PlacementPolicy()
       settings.placement?.replicas = replicas

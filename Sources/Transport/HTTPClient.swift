@@ -23,7 +23,8 @@ public struct LinkPolicy: Sendable {
   public var connectTimeout: Duration = .milliseconds(300)
   public var reconnectFirst: Duration = .milliseconds(50)
   public var reconnectFactor = 1.6
-  public var reconnectMax: Duration = .seconds(2)
+  /// With the jitter and two probes this leaves a worker that is back serving again within 2 s of being ready.
+  public var reconnectMax: Duration = .seconds(1)
   public var reconnectJitter = 0.2
   public var pingAfterIdle: Duration = .seconds(10)
   public var pingTimeout: Duration = .seconds(1)
