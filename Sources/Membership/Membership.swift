@@ -213,9 +213,13 @@ public struct Membership: Sendable {
   mutating func refreshDue() {
     var earliest: Instant?
     func consider(_ at: Instant) { if earliest.map({ at < $0 }) ?? true { earliest = at } }
-    for member in members {
-      if member.isLinked { consider(member.probes.due) }
-      if member.state == .down || member.state == .joining, let since = member.downSince { consider(since + policy.replacedAfter) }
+    for index in members.indices {
+      if members[index].isLinked { consider(members[index].probes.due) }
+      switch members[index].state {
+      case .down, .joining:
+        if let since = members[index].downSince { consider(since + policy.replacedAfter) }
+      case .alive, .suspect, .gone: break
+      }
     }
     due = earliest
   }

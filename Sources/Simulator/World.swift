@@ -28,6 +28,8 @@ enum Happening {
   case fault
   case heal
   case strike
+  /// From now on this worker answers late (in an experiment).
+  case delayWorker(Int)
 }
 
 struct Link {
@@ -113,7 +115,8 @@ final class World {
   private var workerEffects: [WorkerEffect] = []
   private var requestNumber = 0
 
-  init(_ options: SimulationOptions, trace: ((String) -> Void)?) {
+  /// - Parameter isExperiment: no faults, one coordinator, workers that hold their shards from the start.
+  init(_ options: SimulationOptions, trace: ((String) -> Void)?, isExperiment: Bool = false) {
     self.options = options
     self.trace = trace
     report = SimulationReport(seed: options.seed)
@@ -121,7 +124,8 @@ final class World {
     generator = SeededGenerator(seed: StableHash.mix(options.seed &+ 0x5eed))
     let shards = 16 + 8 * generator.below(2)
     catalogue = Catalogue(shards: shards, versions: 1 + generator.below(2), generator: &generator)
-    joins = generator.below(3) == 0
+    hooks.isExperiment = isExperiment
+    joins = generator.below(3) == 0 && !isExperiment
     let end = start + .seconds(options.seconds)
     fate = Fate(options, start: start + (joins ? .seconds(5) : .seconds(1)), end: end, generator: &generator)
     settings.routing.planted = options.planted
@@ -129,7 +133,7 @@ final class World {
     settings.routing.retryTokensMax = 10
     settings.routing.retryTokensPerSecond = 1
     recent = []
-    let count = 1 + generator.below(3)
+    let count = isExperiment ? 1 : 1 + generator.below(3)
     if joins { settings.placement = PlacementPolicy() }
     settings.coordinators = (0..<count).map { "c\($0)" }
     recent = Array(repeating: [], count: count + options.workers)
@@ -156,7 +160,7 @@ final class World {
     for index in workers.indices { startWorker(index) }
     for index in coordinators.indices { startCoordinator(index) }
     queue.schedule(.request, at: fate.trafficFrom)
-    fate.scheduleAll(in: &queue)
+    if !hooks.isExperiment { fate.scheduleAll(in: &queue) }
     let end = start + .seconds(options.seconds)
     let last = end + .seconds(2)
     while violation == nil, let next = queue.next(), next.at <= last {
