@@ -10,4 +10,7 @@
 
 // glibc declares it for _GNU_SOURCE only.
 extern int accept4(int, struct sockaddr *__restrict, socklen_t *__restrict, int);
+static inline int clinux_epoll_pwait2(int epoll, struct epoll_event *events, int count, const struct timespec *limit) {
+  return epoll_pwait2(epoll, events, count, limit, 0);
+}
 static inline int clinux_accept(int listener) { return accept4(listener, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK); }

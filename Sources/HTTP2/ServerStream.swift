@@ -8,8 +8,9 @@ public final class ServerStream {
   /// Whether a response may still be given.
   public internal(set) var isOpen = false
   public internal(set) var isAnswered = false
-  /// The connection that the stream belongs to; set by the transport.
-  public weak var owner: AnyObject?
+  /// The connection that the stream belongs to, from `received` until the stream ends; set by the transport. Not
+  /// counted: the owner holds the stream, ends it before it goes, and is looked up for every response.
+  public unowned(unsafe) var owner: AnyObject?
 
   var id: Int32 = 0
   var headerBytes = 0
@@ -19,7 +20,10 @@ public final class ServerStream {
   var responseHead: ResponseHead?
   var trailers: ResponseHead?
   var responseBody: [UInt8] = []
+  /// The body was written into the stream's own buffer, which is used again.
+  var ownsBody = false
   var sent = 0
+  private static let keptBytesMax = 64 << 10
 
   init() {}
 
@@ -41,10 +45,16 @@ public final class ServerStream {
   }
   func end() {
     isOpen = false
+    owner = nil
     responseHead = nil
     trailers = nil
-    responseBody = []
-    if body.capacity > 64 << 10 { body = [] }
+    if ownsBody, responseBody.capacity <= Self.keptBytesMax {
+      responseBody.removeAll(keepingCapacity: true)
+    } else {
+      responseBody = []
+    }
+    ownsBody = false
+    if body.capacity > Self.keptBytesMax { body = [] }
   }
 }
 
@@ -61,6 +71,8 @@ public protocol ServerSession: AnyObject {
   /// - Returns: false when the connection must end after what is unsent has been sent.
   func receive(_ bytes: UnsafeRawBufferPointer) -> Bool
   func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?)
+  /// The same with a body that `write` appends to the stream's own buffer.
+  func respond(_ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?, write: (inout [UInt8]) -> Void)
   /// Appends what is to be sent, about `limit` bytes at most.
   func output(into buffer: inout [UInt8], limit: Int)
   /// Announces the end: first a notice, then (final) no further streams.

@@ -22,6 +22,15 @@ public struct ProtoWriter: Sendable {
     bytes.reserveCapacity(capacity)
   }
 
+  /// Writes at the end of a buffer that the caller keeps; nothing is copied.
+  public static func append(to buffer: inout [UInt8], _ body: (inout ProtoWriter) -> Void) {
+    var writer = ProtoWriter(continuing: [])
+    swap(&writer.bytes, &buffer)
+    body(&writer)
+    swap(&writer.bytes, &buffer)
+  }
+  private init(continuing bytes: [UInt8]) { self.bytes = bytes }
+
   @usableFromInline
   mutating func varint(_ value: UInt64) {
     var rest = value
@@ -71,19 +80,24 @@ public struct ProtoWriter: Sendable {
     values.withUnsafeBytes { raw(field, $0) }
   }
 
-  /// A submessage: written in place, then moved up by the size of its length.
+  /// A submessage: written after one byte for its length, and moved up when the length needs more.
   public mutating func message(_ field: UInt32, _ body: (inout ProtoWriter) -> Void) {
     key(field, 2)
     let start = bytes.count
+    bytes.append(0)
     body(&self)
-    var length: [UInt8] = []
-    var rest = bytes.count - start
-    while rest >= 0x80 {
-      length.append(UInt8(truncatingIfNeeded: rest) | 0x80)
-      rest >>= 7
+    let length = bytes.count - start - 1
+    var lengthBytes = 1
+    while length >> (7 * lengthBytes) != 0 { lengthBytes += 1 }
+    for _ in 1..<lengthBytes { bytes.append(0) }
+    bytes.withUnsafeMutableBytes { bytes in
+      let place = bytes.baseAddress! + start
+      if lengthBytes > 1 { (place + lengthBytes).copyMemory(from: place + 1, byteCount: length) }
+      for index in 0..<lengthBytes {
+        let isLast = index == lengthBytes - 1
+        bytes[start + index] = UInt8(truncatingIfNeeded: length >> (7 * index)) & 0x7F | (isLast ? 0 : 0x80)
+      }
     }
-    length.append(UInt8(rest))
-    bytes.insert(contentsOf: length, at: start)
   }
 }
 
@@ -95,7 +109,7 @@ public struct ProtoReader {
   private var type: UInt32 = 0
 
   public init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
-  private var remaining: Int { bytes.count - offset }
+  var remaining: Int { bytes.count - offset }
 
   /// Moves to the next field; false at the end.
   public mutating func next() throws(WireError) -> Bool {
@@ -163,22 +177,31 @@ public struct ProtoReader {
     }
     let raw = try raw()
     guard raw.count % size == 0 else { throw .truncated }
-    values.reserveCapacity(values.count + raw.count / size)
-    for position in stride(from: 0, to: raw.count, by: size) {
-      values.append(raw.loadUnaligned(fromByteOffset: position, as: Value.self))
+    guard values.isEmpty else {
+      for position in stride(from: 0, to: raw.count, by: size) {
+        values.append(raw.loadUnaligned(fromByteOffset: position, as: Value.self))
+      }
+      return
+    }
+    values = Array(unsafeUninitializedCapacity: raw.count / size) { buffer, count in
+      UnsafeMutableRawBufferPointer(buffer).copyMemory(from: raw)
+      count = raw.count / size
     }
   }
   /// Appends packed (or single) varints.
-  public mutating func packedVarints(into values: inout [UInt32]) throws(WireError) {
-    func narrow(_ value: UInt64) throws(WireError) -> UInt32 {
+  public mutating func packedVarints(into values: inout [ShardID]) throws(WireError) {
+    let field = field
+    func narrow(_ value: UInt64) throws(WireError) -> ShardID {
       guard let number = UInt32(exactly: value) else { throw .outOfRange(field: field, "\(value) needs 32 bits") }
-      return number
+      return ShardID(rawValue: number)
     }
     if type == 0 {
       values.append(try narrow(try varint()))
       return
     }
     var inner = ProtoReader(try raw())
+    // A number takes a byte at least, so that this reserves no more than the message's own size.
+    if values.isEmpty { values.reserveCapacity(min(inner.remaining, WireLimit.shards)) }
     while inner.remaining > 0 { values.append(try narrow(try inner.varint())) }
   }
 
