@@ -5,12 +5,12 @@ import CNGHTTP2
 // and no object.
 
 public final class HTTP2ClientSession {
-  private var session: OpaquePointer?
+  @exclusivity(unchecked) private var session: OpaquePointer?
   private let memory: SessionMemory
   private let authority: UnsafeMutableBufferPointer<UInt8>
   private let authorityBytes: Int
-  private var open: [ClientCall] = []
-  private var pool: [ClientCall] = []
+  @exclusivity(unchecked) private var open: [ClientCall] = []
+  @exclusivity(unchecked) private var pool: [ClientCall] = []
   private let responseBytesMax: Int
   /// The peer's SETTINGS have arrived: it speaks HTTP/2, and calls may be made.
   public private(set) var isUp = false
@@ -25,8 +25,13 @@ public final class HTTP2ClientSession {
     nghttp2_session_callbacks_new(&callbacks)
     nghttp2_session_callbacks_set_on_header_callback(callbacks) {
       session, frame, name, nameLength, value, valueLength, _, _ in
-      HTTP2ClientSession.call(session, frame!.pointee.hd.stream_id)?.header(
-        UnsafeBufferPointer(start: name, count: nameLength), UnsafeBufferPointer(start: value, count: valueLength))
+      // Headers come many to a call: it is used here without being counted.
+      if let call = nghttp2_session_get_stream_user_data(session, frame!.pointee.hd.stream_id) {
+        Unmanaged<ClientCall>.fromOpaque(call)._withUnsafeGuaranteedRef {
+          $0.header(
+            UnsafeBufferPointer(start: name, count: nameLength), UnsafeBufferPointer(start: value, count: valueLength))
+        }
+      }
       return 0
     }
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { session, _, id, data, length, context in

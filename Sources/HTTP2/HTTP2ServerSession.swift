@@ -4,12 +4,12 @@ import CNGHTTP2
 // stream_user_data: a request costs no dictionary, no String and, after the first few, no object.
 
 public final class HTTP2ServerSession: ServerSession {
-  private var session: OpaquePointer?
+  @exclusivity(unchecked) private var session: OpaquePointer?
   private let memory: SessionMemory
   private unowned let delegate: any ServerSessionDelegate
   let limits: HTTPLimits
-  private var open: [ServerStream] = []
-  private var pool: [ServerStream] = []
+  @exclusivity(unchecked) private var open: [ServerStream] = []
+  @exclusivity(unchecked) private var pool: [ServerStream] = []
   private var isBroken = false
 
   nonisolated(unsafe) private static let callbacks: OpaquePointer = {
@@ -114,6 +114,7 @@ public final class HTTP2ServerSession: ServerSession {
 
   public func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?) {
     guard stream.isOpen, !stream.isAnswered else { return }
+    stream.isAnswered = true
     stream.responseBody = body
     submit(stream, head: head, trailers: trailers)
   }
@@ -122,13 +123,13 @@ public final class HTTP2ServerSession: ServerSession {
     _ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?, write: (inout [UInt8]) -> Void
   ) {
     guard stream.isOpen, !stream.isAnswered else { return }
+    stream.isAnswered = true
     stream.ownsBody = true
     write(&stream.responseBody)
     submit(stream, head: head, trailers: trailers)
   }
 
   private func submit(_ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?) {
-    stream.isAnswered = true
     stream.responseHead = head
     stream.trailers = trailers
     if trailers == nil, stream.responseBody.isEmpty || stream.isHead {

@@ -28,6 +28,8 @@ public final class WorkerServer: HTTPServerDelegate {
   private var lastToken: CallToken = 0
   private var shutdown: Shutdown?
   private var bytesHeld = 0
+  /// Time spent in the scorer, all threads together.
+  private var scoring = Duration.zero
 
   /// Runs a worker until it is told to end.
   /// - Returns: the exit status.
@@ -122,7 +124,8 @@ public final class WorkerServer: HTTPServerDelegate {
       case .success(let reply): succeed(call, reply.encoded())
       case .failure(let failure): refuse(call, failure)
       }
-    case .replyScore(let call, .success(let reply)): succeed(call, reply.encoded())
+    case .replyScore(let call, .success(let reply)):
+      succeed(call) { bytes in ProtoWriter.append(to: &bytes) { reply.encode(into: &$0) } }
     case .replyScore(let call, .failure(let failure)): refuse(call, failure)
     case .refuseLookup(let call, let failure): refuse(call, failure)
     case .replyStatus(let call, let status): succeed(call, status.encoded())
@@ -145,8 +148,11 @@ public final class WorkerServer: HTTPServerDelegate {
     let loop = loop
     let this = Unchecked(self)
     pool.submit { scorer in
+      let start = EventLoop.clock()
       let result = scorer.score(request, holding: release, cancelled: flag)
+      let took = EventLoop.clock() - start
       loop.execute {
+        this.value.scoring += took
         if let timer = this.value.running.removeValue(forKey: call)?.timer { this.value.loop.cancel(timer) }
         this.value.send(.scored(call, result))
       }
@@ -199,8 +205,11 @@ public final class WorkerServer: HTTPServerDelegate {
   }
 
   private func succeed(_ call: CallToken, _ message: [UInt8]) {
+    succeed(call) { $0 += message }
+  }
+  private func succeed(_ call: CallToken, message: (inout [UInt8]) -> Void) {
     guard let stream = streams.removeValue(forKey: call) else { return }
-    server.respond(stream, head: Self.grpcHead, body: GRPC.frame(message), trailers: Self.grpcOK)
+    server.respond(stream, head: Self.grpcHead, trailers: Self.grpcOK) { GRPC.frame(into: &$0, message) }
   }
   private func refuse(_ call: CallToken, _ failure: CallFailure) { refuse(call, GRPC.status(of: failure)) }
   private func refuse(_ call: CallToken, _ error: GRPC.StatusError) {
@@ -232,6 +241,8 @@ public final class WorkerServer: HTTPServerDelegate {
     let counters = node.counters
     let status = node.status(now: loop.now)
     text.counter("shortlist_worker_legs_total", "Legs scored.", counters.scored)
+    text.family("shortlist_worker_scoring_seconds_total", "counter", "Time spent in the scorer, all threads together.")
+    text.line("shortlist_worker_scoring_seconds_total", "", "\(Double(scoring.nanoseconds) / 1e9)")
     text.family("shortlist_worker_refused_total", "counter", "Legs not scored, by reason.")
     for (reason, count) in [
       ("overloaded", counters.refused), ("expired", counters.expired), ("cancelled", counters.cancelled),

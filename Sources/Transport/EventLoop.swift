@@ -43,7 +43,8 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
     wakeUp = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
     precondition(epoll >= 0 && wakeUp >= 0, "no epoll or eventfd: \(String(cString: strerror(errno)))")
-    var event = epoll_event(events: EPOLLIN.rawValue, data: epoll_data_t(u64: .max))
+    // Edge-triggered: every write wakes the loop once, and none needs to be read back.
+    var event = epoll_event(events: EPOLLIN.rawValue | EPOLLET.rawValue, data: epoll_data_t(u64: .max))
     epoll_ctl(epoll, EPOLL_CTL_ADD, wakeUp, &event)
   }
   deinit {
@@ -52,7 +53,8 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
     receiveBuffer.deallocate()
   }
 
-  static func clock() -> Instant {
+  /// The time as of now; from any thread.
+  public static func clock() -> Instant {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Instant(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
@@ -120,11 +122,8 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
 
   private func dispatch(_ event: epoll_event) {
     let key = event.data.u64
-    if key == .max {
-      var count: UInt64 = 0
-      _ = Glibc.read(wakeUp, &count, 8)
-      return
-    }
+    // What another thread handed over is looked for in every turn.
+    guard key != .max else { return }
     let descriptor = Int(key & 0xFFFF_FFFF)
     guard descriptor < handlers.count, handlers[descriptor].generation == UInt32(key >> 32) else { return }
     handlers[descriptor].handler?.ready(events: event.events)

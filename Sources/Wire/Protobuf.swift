@@ -121,7 +121,16 @@ public struct ProtoReader {
     return true
   }
 
+  @inline(__always)
   mutating func varint() throws(WireError) -> UInt64 {
+    // Keys, lengths and small numbers are one byte.
+    if offset < bytes.count, bytes[offset] < 0x80 {
+      offset += 1
+      return UInt64(bytes[offset - 1])
+    }
+    return try longVarint()
+  }
+  private mutating func longVarint() throws(WireError) -> UInt64 {
     var value: UInt64 = 0
     var shift: UInt64 = 0
     while true {
@@ -163,11 +172,14 @@ public struct ProtoReader {
   public mutating func string(maxBytes: Int = .max) throws(WireError) -> String {
     let raw = try raw()
     guard raw.count <= maxBytes else { throw .outOfRange(field: field, "longer than \(maxBytes) bytes") }
-    guard let text = String(validating: raw, as: UTF8.self) else { throw .invalidUTF8(field: field) }
+    guard let text = String(text: raw) else { throw .invalidUTF8(field: field) }
     return text
   }
   /// Appends packed (or single) little-endian numbers.
-  public mutating func packed<Value: BitwiseCopyable>(into values: inout [Value]) throws(WireError) {
+  public mutating func packed(into values: inout [Float]) throws(WireError) { try packed(into: &values, zero: 0) }
+  public mutating func packed(into values: inout [UInt64]) throws(WireError) { try packed(into: &values, zero: 0) }
+  @inline(__always)
+  private mutating func packed<Value: BitwiseCopyable>(into values: inout [Value], zero: Value) throws(WireError) {
     let size = MemoryLayout<Value>.size
     if type == (size == 4 ? 5 : 1) {
       guard remaining >= size else { throw .truncated }
@@ -183,10 +195,9 @@ public struct ProtoReader {
       }
       return
     }
-    values = Array(unsafeUninitializedCapacity: raw.count / size) { buffer, count in
-      UnsafeMutableRawBufferPointer(buffer).copyMemory(from: raw)
-      count = raw.count / size
-    }
+    guard !raw.isEmpty else { return }
+    values = [Value](repeating: zero, count: raw.count / size)
+    values.withUnsafeMutableBytes { $0.copyMemory(from: raw) }
   }
   /// Appends packed (or single) varints.
   public mutating func packedVarints(into values: inout [ShardID]) throws(WireError) {
@@ -203,6 +214,31 @@ public struct ProtoReader {
     // A number takes a byte at least, so that this reserves no more than the message's own size.
     if values.isEmpty { values.reserveCapacity(min(inner.remaining, WireLimit.shards)) }
     while inner.remaining > 0 { values.append(try narrow(try inner.varint())) }
+  }
+
+  /// Appends a repeated text: this field and those of the same number that follow it at once, as they do in practice.
+  /// They are counted first, so that each column is allocated once, at its size.
+  mutating func texts(into column: inout TextColumn, lengths: ClosedRange<Int>) throws(WireError) {
+    let (key, field) = (UInt64(field << 3 | 2), field)
+    let start = self
+    var (count, length) = (0, 0)
+    var end = self
+    repeat {
+      let text = try raw()
+      guard lengths.contains(text.count) else { throw .outOfRange(field: field, "\(text.count) bytes") }
+      count += 1
+      length += text.count
+      end = self
+      guard remaining > 0 else { break }
+    } while try varint() == key
+    self = start
+    column.ends.reserveCapacity(column.ends.count + count)
+    column.bytes.reserveCapacity(column.bytes.count + length)
+    for index in 0..<count {
+      if index > 0 { _ = try varint() }
+      column.append(try raw())
+    }
+    self = end
   }
 
   public mutating func skip() throws(WireError) {

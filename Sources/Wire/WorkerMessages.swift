@@ -120,14 +120,7 @@ extension ScoreReply {
       case 4: try reader.packed(into: &reply.items.ordinals)
       case 5: try reader.packed(into: &reply.items.scores)
       case 6:
-        // The ids come last: what remains of the message holds them all, and so bounds what is reserved for them.
-        if reply.items.ids.ends.isEmpty {
-          reply.items.ids.ends.reserveCapacity(min(reply.items.count, 1 + reader.remaining / 3))
-          reply.items.ids.bytes.reserveCapacity(reader.remaining)
-        }
-        let id = try reader.raw()
-        guard itemIDLengthRange.contains(id.count) else { throw .outOfRange(field: 6, "\(id.count) bytes") }
-        reply.items.ids.append(id)
+        try reader.texts(into: &reply.items.ids, lengths: itemIDLengthRange)
       case 7: reply.droppedNaN = try reader.count(in: 0...Int(Int32.max))
       default: try reader.skip()
       }
@@ -142,12 +135,7 @@ extension ScoreReply {
 extension TextColumn {
   /// Whether every text is UTF-8 by itself.
   fileprivate var isText: Bool {
-    let isASCII = bytes.withUnsafeBytes { bytes in
-      var all: UInt8 = 0
-      for byte in bytes { all |= byte }
-      return all < 0x80
-    }
-    return isASCII
+    bytes.withUnsafeBytes(\.isASCII)
       || String(validating: bytes, as: UTF8.self) != nil
         && ends.allSatisfy { Int($0) == bytes.count || bytes[Int($0)] & 0xC0 != 0x80 }
   }
