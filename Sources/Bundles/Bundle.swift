@@ -84,9 +84,13 @@ public final class Bundle: Sendable {
   /// The version as a coordinator knows it.
   public func release() throws(InputError) -> Release {
     let users = try loadUsers()
-    return Release(
+    var release = Release(
       id: manifest.release, dimension: manifest.dimension, itemsPerShard: manifest.itemsPerShard.map { UInt64($0) },
       userColumns: userColumns, contextColumns: contextColumns, coldStart: users.coldStart, users: users)
+    release.bytesPerShard = try (0..<manifest.shards).map { (shard) throws(InputError) in
+      UInt64(try manifest.file(BundleManifest.sliceName(ShardID(shard)), in: path).size)
+    }
+    return release
   }
 
   /// The version's ranker, checked against the manifest and bound to the schema.

@@ -7,7 +7,7 @@ import RankingCore
 //     link lost ───────────────────────────────────────────────┐ at once
 //     probe unanswered ──► miss 1 ─► miss 2 ─► miss 3 ─────────┤
 //                          (alive)   (suspect … still used)    ▼
-//     joining ──2 successes──► alive ◄──2 successes──────── down
+//     joining ──2 successes──► alive ◄──2 successes──────── down ──30 s──► gone ──2 successes──► alive
 //     traffic answered ──► misses forgotten, if it was sent after the last of them
 //
 // A worker that is frozen keeps its connection and accepts bytes, so only an answer proves life; a worker that died
@@ -16,46 +16,31 @@ import RankingCore
 // Worked example, a freeze right after an answer at 0 ms: probe at 300, unanswered at 600 (miss 1; the next goes out at
 // once and then every 100 ms), 900 (miss 2), 1000 (miss 3): down, within the 1.2 s that the policy allows.
 //
-// Deliberately absent: I/O, clocks, any agreement between coordinators. Routing uses only what workers say they hold.
-
-public enum MemberState: String, Sendable, CaseIterable {
-  /// Never answered yet.
-  case joining
-  case alive
-  /// Missed a probe or two: still used, watched closely.
-  case suspect
-  case down
-}
-
-public struct Member: Sendable {
-  public let id: WorkerID
-  public let name: String
-  public internal(set) var state: MemberState = .joining
-  /// Whether the transport has a live connection.
-  public internal(set) var isLinked = false
-  /// The last snapshot it sent; kept while down for people to read, never for routing.
-  public internal(set) var status: WorkerStatus?
-  var misses = 0
-  var successes = 0
-  var lastMiss = Instant(nanoseconds: 0)
-  var probes: ProbeSchedule
-
-  /// Whether routing may use it at all.
-  public var isUsable: Bool {
-    guard isLinked, state == .alive || state == .suspect, let status else { return false }
-    return !status.draining
-  }
-}
+// Workers become known in three ways, which may be mixed: the configuration names them, they join by themselves, or a
+// DNS name lists their addresses. A process that is known twice is used once.
+//
+// Deliberately absent: I/O, clocks, any agreement between coordinators. Routing uses only what workers say they hold,
+// so two coordinators that see different members for a moment both give right answers.
 
 public struct Membership: Sendable {
   public enum Effect: Sendable, Equatable {
     case probe(WorkerID, token: UInt64, timeout: Duration)
     /// A member became usable or stopped being so, or holds something else now: routing tables must be made anew.
     case changed(WorkerID)
+    /// Keep a connection to this address for this worker, instead of the one it had.
+    case connect(WorkerID, address: String)
+    case disconnect(WorkerID)
+    /// Another process has this number now, or the same one is back: what was measured before says nothing.
+    case renewed(WorkerID)
   }
 
   public let policy: MembershipPolicy
-  public private(set) var members: [Member] = []
+  public internal(set) var members: [Member] = []
+  /// The earliest instant at which `tick` has something to do.
+  public internal(set) var due: Instant?
+  /// Every change of a member's state so far, by the state it went to.
+  public internal(set) var transitions = [UInt64](repeating: 0, count: MemberState.allCases.count)
+  var byName: [String: WorkerID] = [:]
   private var generator: SeededGenerator
   private var lastToken: UInt64 = 0
 
@@ -67,13 +52,9 @@ public struct Membership: Sendable {
   /// Adds a worker by name; it is `joining` until it has answered.
   public mutating func add(name: String, now: Instant) -> WorkerID {
     let id = WorkerID(members.count)
-    members.append(Member(id: id, name: name, probes: ProbeSchedule(next: now)))
+    members.append(Member(id: id, name: name, address: "", origin: .configured, now: now))
+    byName[name] = id
     return id
-  }
-
-  /// The earliest instant at which `tick` has something to do.
-  public var due: Instant? {
-    members.lazy.filter(\.isLinked).map(\.probes.due).min()
   }
 
   // MARK: Facts
@@ -83,14 +64,20 @@ public struct Membership: Sendable {
     members[id.index].misses = 0
     members[id.index].successes = 0
     members[id.index].probes = ProbeSchedule(next: now)
+    effects.append(.renewed(id))
     tick(now: now, into: &effects)
   }
 
-  /// The connection ended or could not be made: acted on at once.
+  /// The connection ended, could not be made or takes no further calls: acted on at once.
   public mutating func unlinked(_ id: WorkerID, now: Instant, into effects: inout [Effect]) {
     members[id.index].isLinked = false
     members[id.index].probes = ProbeSchedule(next: now)
-    setState(id, members[id.index].state == .joining ? .joining : .down, into: &effects)
+    switch members[id.index].state {
+    case .joining, .gone: break
+    case .alive, .suspect, .down: setState(id, .down, now: now, into: &effects)
+    }
+    if !members[id.index].isListed { retire(id, now: now, into: &effects) }
+    refreshDue()
   }
 
   public mutating func probeAnswered(
@@ -98,20 +85,21 @@ public struct Membership: Sendable {
   ) {
     // An answer to a probe that already counted as missed is late news of a past life: dropped.
     guard members[id.index].probes.close(token) != nil else { return }
-    let wasUsable = members[id.index].isUsable
-    let before = members[id.index].status
+    let before = members[id.index]
     members[id.index].misses = 0
     members[id.index].successes += 1
     var accepted = status
     if status.oldestJob > policy.oldestJobMax {
       for index in accepted.holdings.indices { accepted.holdings[index].ready = [] }
     }
+    if before.status?.incarnation != status.incarnation { members[id.index].isLeaving = false }
     members[id.index].status = accepted
+    findDuplicates(of: id)
     switch members[id.index].state {
-    case .suspect: setState(id, .alive, into: &effects)
-    case .joining, .down:
+    case .suspect: setState(id, .alive, now: now, into: &effects)
+    case .joining, .down, .gone:
       if members[id.index].successes >= policy.successesToUp {
-        setState(id, .alive, into: &effects)
+        setState(id, .alive, now: now, into: &effects)
       } else {
         // Still changing: the next question follows soon, not after the leisurely interval of a member that is down.
         let soon = now + policy.probeIntervalChanging
@@ -119,9 +107,13 @@ public struct Membership: Sendable {
       }
     case .alive: break
     }
-    if wasUsable != members[id.index].isUsable || before?.holdings != accepted.holdings {
+    let after = members[id.index]
+    if before.isUsable != after.isUsable || before.isDraining != after.isDraining
+      || before.status?.holdings != accepted.holdings
+    {
       effects.append(.changed(id))
     }
+    refreshDue()
   }
 
   /// The probe came back as an error: a miss like a silent one. (A lost connection is told by `unlinked`.)
@@ -133,10 +125,10 @@ public struct Membership: Sendable {
 
   /// A reply of real traffic proves life, but only to a request sent after the last miss: older ones may have been
   /// answered before the freeze.
-  public mutating func trafficAnswered(_ id: WorkerID, sentAt: Instant, into effects: inout [Effect]) {
+  public mutating func trafficAnswered(_ id: WorkerID, sentAt: Instant, now: Instant, into effects: inout [Effect]) {
     guard members[id.index].misses > 0, sentAt > members[id.index].lastMiss else { return }
     members[id.index].misses = 0
-    if members[id.index].state == .suspect { setState(id, .alive, into: &effects) }
+    if members[id.index].state == .suspect { setState(id, .alive, now: now, into: &effects) }
   }
 
   /// The worker said that it does not hold this version: believed until its next snapshot.
@@ -151,10 +143,18 @@ public struct Membership: Sendable {
 
   // MARK: Time
 
-  /// Sends the probes that are due and counts the ones that ran out of time. Idempotent at one instant.
+  /// Sends the probes that are due, counts the ones that ran out of time, gives up who has been down too long.
+  /// Idempotent at one instant.
   public mutating func tick(now: Instant, into effects: inout [Effect]) {
-    for index in members.indices where members[index].isLinked {
+    for index in members.indices {
       let id = members[index].id
+      if members[index].state == .down, let since = members[index].downSince,
+        now >= since + policy.replacedAfter
+      {
+        setState(id, .gone, now: now, into: &effects)
+        if members[index].origin == .joined { effects.append(.disconnect(id)) }
+      }
+      guard members[index].isLinked else { continue }
       let expired = members[index].probes.expire(now)
       if expired > 0 { missed(id, count: expired, now: now, into: &effects) }
       guard members[index].probes.next <= now else { continue }
@@ -164,6 +164,7 @@ public struct Membership: Sendable {
       members[index].probes.next = now + interval(members[index])
       effects.append(.probe(id, token: lastToken, timeout: policy.probeTimeout))
     }
+    refreshDue()
   }
 
   private mutating func missed(_ id: WorkerID, count: Int, now: Instant, into effects: inout [Effect]) {
@@ -174,8 +175,8 @@ public struct Membership: Sendable {
     if first { members[id.index].probes.next = now }
     switch members[id.index].state {
     case .alive, .suspect:
-      setState(id, members[id.index].misses >= policy.missesToDown ? .down : .suspect, into: &effects)
-    case .joining, .down: break
+      setState(id, members[id.index].misses >= policy.missesToDown ? .down : .suspect, now: now, into: &effects)
+    case .joining, .down, .gone: break
     }
   }
 
@@ -184,15 +185,32 @@ public struct Membership: Sendable {
       switch member.state {
       case .alive: policy.probeInterval
       case .suspect, .joining: policy.probeIntervalChanging
-      case .down: member.successes > 0 ? policy.probeIntervalChanging : policy.probeIntervalDown
+      case .down, .gone: member.successes > 0 ? policy.probeIntervalChanging : policy.probeIntervalDown
       }
     let spread = 1 + policy.probeJitter * (2 * generator.unit() - 1)
     return .nanoseconds(Int64(Double(base.nanoseconds) * spread))
   }
 
-  private mutating func setState(_ id: WorkerID, _ state: MemberState, into effects: inout [Effect]) {
+  mutating func setState(_ id: WorkerID, _ state: MemberState, now: Instant, into effects: inout [Effect]) {
     let before = members[id.index].state
+    guard before != state else { return }
     members[id.index].state = state
-    if before != state { effects.append(.changed(id)) }
+    switch state {
+    case .down: members[id.index].downSince = now
+    case .gone: break
+    case .joining, .alive, .suspect: members[id.index].downSince = nil
+    }
+    if let index = MemberState.allCases.firstIndex(of: state) { transitions[index] += 1 }
+    effects.append(.changed(id))
+  }
+
+  mutating func refreshDue() {
+    var earliest: Instant?
+    func consider(_ at: Instant) { if earliest.map({ at < $0 }) ?? true { earliest = at } }
+    for member in members {
+      if member.isLinked { consider(member.probes.due) }
+      if member.state == .down, let since = member.downSince { consider(since + policy.replacedAfter) }
+    }
+    due = earliest
   }
 }

@@ -18,6 +18,12 @@ public struct MembershipPolicy: Sendable {
   public var successesToUp = 2
   /// A scoring job older than this means the compute threads are stuck although the loop answers.
   public var oldestJobMax: Duration = .seconds(1)
+  /// Down for this long: a restart would have been quicker, so its shards are placed on others.
+  public var replacedAfter: Duration = .seconds(30)
+  /// Gone for this long: its number may be given to a newcomer. Longer than any request lives.
+  public var forgottenAfter: Duration = .seconds(120)
+  /// Workers that one coordinator knows at the most.
+  public var membersMax = 4096
   public init() {}
 }
 

@@ -2,25 +2,42 @@ import Membership
 import RankingCore
 import Routing
 
-// A coordinator as a value: facts in, commands out. The process and the simulator run this same code; they differ only
+// A coordinator's decisions: facts in, commands out. The process and the simulator run this same code; they differ only
 // in who carries out the effects.
 //
 //     clients ──requested──►┌─────────────────┐──score/lookup──► workers
 //                           │ Router          │
 //     workers ──scored────► │   ▲ replicas    │──answer───────► clients
 //             ──probed────► │ Membership      │──probe────────► workers
-//     time    ──woke──────► └─────────────────┘──wake(at:)────► timer
+//             ──joined────► │   │ members     │──connect──────► workers
+//     time    ──woke──────► │   ▼             │──load/unload──► workers
+//                           │ PlacementDriver │──wake(at:)────► timer
+//                           └─────────────────┘
+//
+// It is an object because its requests in flight are: there is one per coordinator, and nobody copies it.
 
 public enum CoordinatorEvent: Sendable {
   /// A version's user table and shape are loaded; it is published once every shard was ready.
   case loaded(Release)
   case requested(RequestToken, RankingRequest, deadline: Deadline)
   case cancelled(RequestToken)
+  /// The configuration names a worker.
+  case configured(name: String, address: String)
+  case joinRequested(CallToken, JoinRequest)
+  case leaveRequested(CallToken, LeaveRequest)
+  /// A DNS name stands for these addresses now.
+  case resolved(source: String, addresses: [String])
   case linked(WorkerID)
+  /// The connection ended, or could not be made. Told before the calls that were on it fail.
   case unlinked(WorkerID)
+  /// The worker takes no further calls on this connection (GOAWAY); the open ones go on.
+  case closing(WorkerID)
   case probed(WorkerID, token: UInt64, Result<WorkerStatus, CallFailure>)
   case scored(LegID, Result<ScoreReply, CallFailure>)
   case lookedUp(LegID, Result<LookupReply, CallFailure>)
+  /// The worker took an order, or did not.
+  case ordered(WorkerID, CallFailure?)
+  case draining
   case woke
 }
 
@@ -30,58 +47,100 @@ public enum CoordinatorEffect: Sendable {
   case lookup(LegID, WorkerID, LookupRequest, timeout: Duration)
   case cancel(LegID, WorkerID)
   case answer(RequestToken, Result<Answer, RankingError>)
+  case connect(WorkerID, address: String)
+  case disconnect(WorkerID)
+  case replyJoin(CallToken, Result<JoinReply, CallFailure>)
+  case replyLeave(CallToken, LeaveReply)
+  case load(WorkerID, ShardOrder)
+  case unload(WorkerID, ShardOrder)
   /// Send `.woke` at this instant; replaces an earlier wish.
   case wake(at: Instant)
   case memberChanged(WorkerID, MemberState)
 }
 
-public struct CoordinatorNode: Sendable {
+/// What a coordinator is told once.
+public struct CoordinatorSettings: Sendable {
+  public var membership = MembershipPolicy()
+  public var routing = RoutingPolicy()
+  /// `nil` = this coordinator only routes; workers hold what their own configuration or another driver says.
+  public var placement: PlacementPolicy?
+  /// Larger than any earlier driver's; used only by one that drives.
+  public var epoch: UInt64 = 0
+  /// What a join is told: where all coordinators take joins.
+  public var coordinators: [String] = []
+  public init() {}
+}
+
+public final class CoordinatorNode {
   public private(set) var membership: Membership
   public private(set) var router: Router
+  public private(set) var driver: PlacementDriver?
+  public private(set) var isDraining = false
+  private let coordinators: [String]
   private var wakeAt: Instant?
   private var membershipEffects: [Membership.Effect] = []
   private var routerEffects: [Router.Effect] = []
 
-  /// - Parameter workers: names, in the order of their `WorkerID`s.
-  public init(
-    workers: [String], membership: MembershipPolicy = MembershipPolicy(), routing: RoutingPolicy = RoutingPolicy(),
-    seed: UInt64, now: Instant
-  ) {
-    self.membership = Membership(policy: membership, seed: seed)
-    router = Router(policy: routing, seed: StableHash.mix(seed), now: now)
-    for name in workers { _ = self.membership.add(name: name, now: now) }
+  /// - Parameter workers: names, in the order of their `WorkerID`s; for them the caller keeps the addresses.
+  public init(workers: [String] = [], settings: CoordinatorSettings = CoordinatorSettings(), seed: UInt64, now: Instant)
+  {
+    membership = Membership(policy: settings.membership, seed: seed)
+    router = Router(policy: settings.routing, seed: StableHash.mix(seed), now: now)
+    driver = settings.placement.map { PlacementDriver(policy: $0, epoch: settings.epoch, now: now) }
+    coordinators = settings.coordinators
+    for name in workers { _ = membership.add(name: name, now: now) }
+    router.refresh(members: membership.members, now: now)
   }
 
-  public var isReady: Bool { router.catalog.isReady }
+  /// Whether every model has a version that could be answered from, and this coordinator stays.
+  public var isReady: Bool { router.catalog.isReady && !isDraining }
 
-  public mutating func handle(_ event: CoordinatorEvent, now: Instant, into effects: inout [CoordinatorEffect]) {
+  public func handle(_ event: CoordinatorEvent, now: Instant, into effects: inout [CoordinatorEffect]) {
     switch event {
-    case .loaded(let release): router.catalog.add(release, members: membership.members)
+    case .loaded(let release): router.add(release, members: membership.members, now: now)
     case .requested(let token, let request, let deadline):
       router.requested(token, request, deadline: deadline, now: now, into: &routerEffects)
     case .cancelled(let token): router.cancelled(token, now: now, into: &routerEffects)
+    case .configured(let name, let address):
+      _ = membership.configured(name: name, address: address, now: now, into: &membershipEffects)
+      router.refresh(members: membership.members, now: now)
+    case .joinRequested(let call, let request):
+      switch membership.joined(request, now: now, into: &membershipEffects) {
+      case .accepted: effects.append(.replyJoin(call, .success(JoinReply(coordinators: coordinators))))
+      case .refused(let reason): effects.append(.replyJoin(call, .failure(.workerError(reason))))
+      }
+    case .leaveRequested(let call, let request):
+      let worker = membership.leaving(request, into: &membershipEffects)
+      settle(now: now, into: &effects)
+      effects.append(.replyLeave(call, LeaveReply(mayGo: worker.map(mayGo) ?? true)))
+    case .resolved(let source, let addresses):
+      membership.resolved(source: source, addresses: addresses, now: now, into: &membershipEffects)
     case .linked(let worker): membership.linked(worker, now: now, into: &membershipEffects)
     case .unlinked(let worker):
-      router.connectionLost(worker)
+      router.connectionLost(worker, now: now)
       membership.unlinked(worker, now: now, into: &membershipEffects)
+    case .closing(let worker): membership.unlinked(worker, now: now, into: &membershipEffects)
     case .probed(let worker, let token, .success(let status)):
       membership.probeAnswered(worker, token: token, status: status, now: now, into: &membershipEffects)
+      router.reported(worker, admits: status.admits)
     case .probed(let worker, let token, .failure):
       membership.probeFailed(worker, token: token, now: now, into: &membershipEffects)
     case .scored(let leg, let result): router.scored(leg, result, now: now, into: &routerEffects)
     case .lookedUp(let leg, let result): router.lookedUp(leg, result, now: now, into: &routerEffects)
+    case .ordered(_, let failure): if failure == .stale { driver?.refused() }
+    case .draining: isDraining = true
     case .woke:
       wakeAt = nil
       membership.tick(now: now, into: &membershipEffects)
       router.tick(now: now, into: &routerEffects)
+      drive(now: now, into: &effects)
     }
-    settle(into: &effects)
+    settle(now: now, into: &effects)
     wish(into: &effects)
   }
 
-  /// Passes on what the rooms decided; what the router learnt of workers goes to membership, whose changes come back as
-  /// new replica tables. Ends because membership sends nothing to the router.
-  private mutating func settle(into effects: inout [CoordinatorEffect]) {
+  /// Carries news between the rooms until there is none, and the rest outside.
+  private func settle(now: Instant, into effects: inout [CoordinatorEffect]) {
     for effect in routerEffects {
       switch effect {
       case .score(let leg, let worker, let request, let timeout):
@@ -91,11 +150,12 @@ public struct CoordinatorNode: Sendable {
       case .cancel(let leg, let worker): effects.append(.cancel(leg, worker))
       case .answer(let token, let outcome): effects.append(.answer(token, outcome))
       case .heartbeat(let worker, let sentAt):
-        membership.trafficAnswered(worker, sentAt: sentAt, into: &membershipEffects)
+        membership.trafficAnswered(worker, sentAt: sentAt, now: now, into: &membershipEffects)
       case .lacks(let worker, let release): membership.lacks(worker, release: release, into: &membershipEffects)
       }
     }
     routerEffects.removeAll(keepingCapacity: true)
+    guard !membershipEffects.isEmpty else { return }
     var isStale = false
     for effect in membershipEffects {
       switch effect {
@@ -104,14 +164,50 @@ public struct CoordinatorNode: Sendable {
       case .changed(let worker):
         isStale = true
         effects.append(.memberChanged(worker, membership.members[worker.index].state))
+      case .connect(let worker, let address): effects.append(.connect(worker, address: address))
+      case .disconnect(let worker):
+        isStale = true
+        effects.append(.disconnect(worker))
+      case .renewed(let worker): router.renewed(worker, now: now)
       }
     }
     membershipEffects.removeAll(keepingCapacity: true)
-    if isStale { router.catalog.refresh(members: membership.members) }
+    if isStale {
+      router.refresh(members: membership.members, now: now)
+      drive(now: now, into: &effects)
+    }
   }
 
-  private mutating func wish(into effects: inout [CoordinatorEffect]) {
-    guard let due = [membership.due, router.due].compactMap({ $0 }).min() else { return }
+  private func drive(now: Instant, into effects: inout [CoordinatorEffect]) {
+    guard driver != nil, !isDraining else { return }
+    let releases = router.catalog.entries.map { entry in
+      PlacedRelease(
+        id: entry.release.id,
+        bytesPerShard: entry.release.bytesPerShard.isEmpty
+          ? [UInt64](repeating: 0, count: entry.release.shardCount) : entry.release.bytesPerShard)
+    }
+    let orders = driver?.tick(members: membership.members, releases: releases, now: now) ?? []
+    for order in orders {
+      switch order {
+      case .load(let worker, let order): effects.append(.load(worker, order))
+      case .unload(let worker, let order): effects.append(.unload(worker, order))
+      }
+    }
+  }
+
+  /// Whether a worker that wants to leave is nobody's last ready replica.
+  private func mayGo(_ worker: WorkerID) -> Bool {
+    router.catalog.entries.allSatisfy { entry in
+      !entry.isPublished || entry.replicas.replicas.allSatisfy { $0 != [worker] }
+    }
+  }
+
+  private func wish(into effects: inout [CoordinatorEffect]) {
+    var due = membership.due
+    for other in [router.due, driver?.due] {
+      if let other { due = due.map { min($0, other) } ?? other }
+    }
+    guard let due else { return }
     if let wakeAt, wakeAt <= due { return }
     wakeAt = due
     effects.append(.wake(at: due))

@@ -1,32 +1,60 @@
 import RankingCore
 
-// A worker as a value: which legs run, which wait, which are refused.
+// A worker as a value: which legs run, which wait, which are refused; what it holds and is told to hold; how it joins
+// and leaves.
 //
-//     scoreRequested ─► held? ─► room? ─► run (at most as many as compute threads) ─► scored ─► reply
-//                         │        └─ queue full ─► overloaded
+//     scoreRequested ─► held? ─► room, and time? ─► run (at most one per compute thread) ─► scored ─► reply
+//                         │        └─ no ─► overloaded
 //                         └─ no ─► wrongVersion
+//
+//     loadRequested ─► newer than the newest order? ─► load, one shard after the other ─► loaded ─► ready in the status
+//     draining ─► Leave to every coordinator, again and again ─► all say "go", or time is over ─► depart
 
 /// The caller's name for a call it wants answered: any number that no other open call has.
 public typealias CallToken = UInt64
 
+/// The numbers of a worker. Origins: the failure policy, "Admission" and "Health and membership".
 public struct WorkerPolicy: Sendable {
   /// Legs scored at once; one compute thread each.
   public var running: Int
-  /// Legs that may wait: more could not be done in a deadline's fifth. Origin: the failure policy, "Admission".
+  /// Legs that may wait in any case …
   public var queueMax = 32
-  public init(running: Int) { self.running = max(1, running) }
+  /// … and never longer than this share of what a leg had left when it came.
+  public var waitShareMax = 0.20
+  /// Legs taken in, running ones and those that would run if there were threads: where the gradient starts and ends.
+  public var limitStart: Int
+  public var limitMax = 64
+  /// How often a worker tells the coordinators that it is there.
+  public var joinInterval: Duration = .seconds(2)
+  /// How often a worker that is draining asks whether it may go, and when it goes all the same.
+  public var leaveInterval: Duration = .milliseconds(200)
+  public var leaveLimit: Duration = .seconds(9)
+
+  /// - Parameter cores: of the machine; the concurrency limit starts at twice as many.
+  public init(running: Int, cores: Int = 2) {
+    self.running = max(1, running)
+    limitStart = max(2 * cores, self.running)
+  }
 }
 
 public enum WorkerEvent: Sendable {
-  /// A shard's slice is in memory and checked.
-  case loaded(ModelVersion, shardCount: Int, ShardID)
+  /// Tell these coordinators (host:port) that it is there, from now on.
+  case join(coordinators: [String])
+  /// A shard's slice is in memory and checked; it takes this many bytes.
+  case loaded(ModelVersion, shardCount: Int, ShardID, bytes: UInt64 = 0)
+  case loadFailed(ModelVersion, shardCount: Int, ShardID)
   case scoreRequested(CallToken, ScoreRequest, deadline: Deadline)
   case lookupRequested(CallToken, LookupRequest)
   case statusRequested(CallToken)
+  case loadRequested(CallToken, ShardOrder)
+  case unloadRequested(CallToken, ShardOrder)
   /// The caller went away or took its request back.
   case cancelled(CallToken)
   case scored(CallToken, Result<ScoreReply, CallFailure>)
+  case joined(coordinator: String, Result<JoinReply, CallFailure>)
+  case mayLeave(coordinator: String, Result<LeaveReply, CallFailure>)
   case draining
+  case woke
 }
 
 public enum WorkerEffect: Sendable {
@@ -37,6 +65,32 @@ public enum WorkerEffect: Sendable {
   case replyScore(CallToken, Result<ScoreReply, CallFailure>)
   case refuseLookup(CallToken, CallFailure)
   case replyStatus(CallToken, WorkerStatus)
+  case replyOrder(CallToken, CallFailure?)
+  /// Read the slice in the background and tell `.loaded` or `.loadFailed`.
+  case load(ModelVersion, ShardID)
+  /// Nobody asks for it any more: let go of it.
+  case unload(ModelVersion, ShardID)
+  case join(coordinator: String, JoinRequest)
+  case leave(coordinator: String, LeaveRequest)
+  /// Say goodbye to the connections, finish what is open, end.
+  case depart
+  case wake(at: Instant)
+}
+
+/// What a worker is told once.
+public struct WorkerSettings: Sendable {
+  public var name: String
+  /// Differs after every start.
+  public var incarnation: UInt64
+  /// Where it is reached; needed to join.
+  public var address = ""
+  public var zone = ""
+  /// Memory for slices; 0 = it does not say.
+  public var capacityBytes: UInt64 = 0
+  public init(name: String, incarnation: UInt64) {
+    self.name = name
+    self.incarnation = incarnation
+  }
 }
 
 public struct WorkerNode: Sendable {
@@ -44,6 +98,7 @@ public struct WorkerNode: Sendable {
     var request: ScoreRequest
     var deadline: Deadline
     var receivedAt: Instant
+    var startedAt: Instant?
     var isCancelled = false
   }
   /// What happened so far, for metrics.
@@ -53,27 +108,44 @@ public struct WorkerNode: Sendable {
     public var expired: UInt64 = 0
     public var cancelled: UInt64 = 0
     public var wrongVersion: UInt64 = 0
+    public var staleOrders: UInt64 = 0
+    public var loadsFailed: UInt64 = 0
   }
 
-  public let name: String
-  public let incarnation: UInt64
+  public let settings: WorkerSettings
+  public var name: String { settings.name }
   public let policy: WorkerPolicy
-  public private(set) var counters = Counters()
-  public private(set) var isDraining = false
-  private var holdings: [WorkerStatus.Holding] = []
+  public internal(set) var counters = Counters()
+  public internal(set) var isDraining = false
+  var holdings: [WorkerStatus.Holding] = []
+  private var bytes: [ModelVersion: [ShardID: UInt64]] = [:]
   private var queue: [CallToken] = []
   private var running: [CallToken] = []
   private var jobs: [CallToken: Job] = [:]
+  private var limit: ConcurrencyLimit
+  /// Moving average of how long one shard of a leg takes to score, in nanoseconds.
+  private var shardCost = 0.0
+  /// Shards in the legs that wait.
+  private var shardsQueued = 0
+  var newestTerm = DriverTerm(epoch: 0, revision: 0)
+  var companions = Companions()
 
-  public init(name: String, incarnation: UInt64, policy: WorkerPolicy) {
-    self.name = name
-    self.incarnation = incarnation
+  public init(settings: WorkerSettings, policy: WorkerPolicy) {
+    self.settings = settings
     self.policy = policy
+    limit = ConcurrencyLimit(start: policy.limitStart, range: policy.running...max(policy.running, policy.limitMax))
+  }
+  public init(name: String, incarnation: UInt64, policy: WorkerPolicy) {
+    self.init(settings: WorkerSettings(name: name, incarnation: incarnation), policy: policy)
   }
 
   public mutating func handle(_ event: WorkerEvent, now: Instant, into effects: inout [WorkerEffect]) {
     switch event {
-    case .loaded(let release, let shardCount, let shard): hold(release, shardCount, shard)
+    case .join(let coordinators): join(coordinators, now: now, into: &effects)
+    case .loaded(let release, let shardCount, let shard, let size):
+      hold(release, shardCount, shard)
+      bytes[release, default: [:]][shard] = size
+    case .loadFailed(let release, let shardCount, let shard): loadFailed(release, shardCount, shard)
     case .scoreRequested(let call, let request, let deadline):
       accept(call, request, deadline: deadline, now: now, into: &effects)
     case .lookupRequested(let call, let request):
@@ -85,30 +157,60 @@ public struct WorkerNode: Sendable {
         effects.append(.refuseLookup(call, .wrongVersion))
       }
     case .statusRequested(let call): effects.append(.replyStatus(call, status(now: now)))
+    case .loadRequested(let call, let order): load(call, order, into: &effects)
+    case .unloadRequested(let call, let order):
+      unload(call, order, into: &effects)
+      for shard in order.shards { bytes[order.release]?[shard] = nil }
     case .cancelled(let call): cancel(call, into: &effects)
     case .scored(let call, let result): finished(call, result, now: now, into: &effects)
-    case .draining: isDraining = true
+    case .joined(let coordinator, let result): joined(coordinator, result, now: now, into: &effects)
+    case .mayLeave(let coordinator, let result): mayLeave(coordinator, result, now: now, into: &effects)
+    case .draining: drain(now: now, into: &effects)
+    case .woke: tick(now: now, into: &effects)
     }
   }
 
   /// The snapshot a probe gets.
   public func status(now: Instant) -> WorkerStatus {
-    let oldest = running.compactMap { jobs[$0]?.receivedAt }.min()
+    var oldest: Instant?
+    for call in running {
+      if let at = jobs[call]?.startedAt, oldest.map({ at < $0 }) ?? true { oldest = at }
+    }
+    var held: UInt64 = 0
+    for (_, shards) in bytes { for (_, size) in shards { held &+= size } }
     return WorkerStatus(
-      name: name, incarnation: incarnation, draining: isDraining, holdings: holdings, queued: queue.count,
-      running: running.count, oldestJob: oldest.map { now - $0 } ?? .zero)
+      name: name, incarnation: settings.incarnation, draining: isDraining, holdings: holdings, queued: queue.count,
+      running: running.count, oldestJob: oldest.map { now - $0 } ?? .zero, admits: admits,
+      capacityBytes: settings.capacityBytes, heldBytes: held, zone: settings.zone)
   }
 
-  private func holding(_ release: ModelVersion) -> WorkerStatus.Holding? {
+  /// Legs taken at once: the limit, and as many waiting as are done in the share of a deadline that may be waited.
+  private var admits: Int {
+    let usual = Double(RequestLimit.timeoutDefault.nanoseconds) * policy.waitShareMax
+    let perLeg = max(1, shardCost * averageShards)
+    let waiting = min(Double(policy.queueMax), usual / perLeg * Double(policy.running))
+    return Int(limit.value) + Int(waiting)
+  }
+  private var averageShards: Double {
+    jobs.isEmpty ? 4 : Double(jobs.values.reduce(0) { $0 + $1.request.tasks.count }) / Double(jobs.count)
+  }
+
+  /// The shards of a version that are ready to score.
+  public func held(_ release: ModelVersion) -> [ShardID] { holding(release)?.ready ?? [] }
+
+  func holding(_ release: ModelVersion) -> WorkerStatus.Holding? {
     holdings.first { $0.release == release }
   }
 
-  private mutating func hold(_ release: ModelVersion, _ shardCount: Int, _ shard: ShardID) {
+  mutating func hold(_ release: ModelVersion, _ shardCount: Int, _ shard: ShardID) {
     guard let index = holdings.firstIndex(where: { $0.release == release }) else {
       holdings.append(WorkerStatus.Holding(release: release, shardCount: shardCount, ready: [shard]))
       return
     }
+    holdings[index].loading.removeAll { $0 == shard }
+    holdings[index].failed.removeAll { $0 == shard }
     guard !holdings[index].ready.contains(shard) else { return }
+    holdings[index].shardCount = shardCount
     holdings[index].ready.append(shard)
     holdings[index].ready.sort()
   }
@@ -119,7 +221,7 @@ public struct WorkerNode: Sendable {
   ) {
     let ready = holding(request.query.release)?.ready ?? []
     var held = request
-    held.tasks.removeAll { !ready.contains($0.shard) }
+    if !held.tasks.allSatisfy({ ready.contains($0.shard) }) { held.tasks.removeAll { !ready.contains($0.shard) } }
     guard !held.tasks.isEmpty else {
       counters.wrongVersion += 1
       effects.append(.replyScore(call, .failure(.wrongVersion)))
@@ -130,20 +232,33 @@ public struct WorkerNode: Sendable {
       effects.append(.replyScore(call, .failure(.deadlineExceeded)))
       return
     }
-    guard running.count < policy.running || queue.count < policy.queueMax else {
+    guard hasRoom(deadline - now) else {
       counters.refused += 1
       effects.append(.replyScore(call, .failure(.overloaded)))
       return
     }
     jobs[call] = Job(request: held, deadline: deadline, receivedAt: now)
     queue.append(call)
+    shardsQueued += held.tasks.count
     startNext(now: now, into: &effects)
+  }
+
+  /// One that need not wait always has room. One that must is refused when the queue is full, or when it would wait
+  /// longer than is left to it or than a fifth of that.
+  private func hasRoom(_ remaining: Duration) -> Bool {
+    if running.count < policy.running { return true }
+    guard queue.count < policy.queueMax, queue.count + running.count < Int(limit.value) + policy.queueMax else {
+      return false
+    }
+    let wait = (Double(shardsQueued) + averageShards * 0.5) * shardCost / Double(policy.running)
+    return wait <= Double(remaining.nanoseconds) * policy.waitShareMax
   }
 
   private mutating func startNext(now: Instant, into effects: inout [WorkerEffect]) {
     while running.count < policy.running, !queue.isEmpty {
       let call = queue.removeFirst()
       guard let job = jobs[call] else { continue }
+      shardsQueued -= job.request.tasks.count
       guard job.deadline > now else {
         jobs[call] = nil
         counters.expired += 1
@@ -151,6 +266,7 @@ public struct WorkerNode: Sendable {
         continue
       }
       running.append(call)
+      jobs[call]?.startedAt = now
       effects.append(.run(call, job.request, deadline: job.deadline))
     }
   }
@@ -161,6 +277,7 @@ public struct WorkerNode: Sendable {
     counters.cancelled += 1
     if let index = queue.firstIndex(of: call) {
       queue.remove(at: index)
+      shardsQueued -= jobs[call]?.request.tasks.count ?? 0
       jobs[call] = nil
     } else {
       jobs[call]?.isCancelled = true
@@ -177,7 +294,13 @@ public struct WorkerNode: Sendable {
     running.remove(at: index)
     jobs[call] = nil
     if !job.isCancelled {
-      if case .success = result { counters.scored += 1 }
+      if case .success = result {
+        counters.scored += 1
+        let took = Double(max(1, (now - (job.startedAt ?? job.receivedAt)).nanoseconds))
+        let perShard = took / Double(max(1, job.request.tasks.count))
+        shardCost = shardCost == 0 ? perShard : shardCost + 0.1 * (perShard - shardCost)
+        limit.observe(now - job.receivedAt, busy: running.count + queue.count + 1)
+      }
       effects.append(.replyScore(call, result))
     }
     startNext(now: now, into: &effects)

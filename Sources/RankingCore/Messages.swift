@@ -56,13 +56,30 @@ public struct ShardTask: Sendable, Equatable {
   }
 }
 
+/// A query that all legs of a request share: one object, however many legs, hedges and retries carry it.
+public final class SharedQuery: Sendable {
+  public let query: ScoreQuery
+  public init(_ query: ScoreQuery) { self.query = query }
+}
+
 /// One call from the coordinator to one worker, for one or more shards of one request.
 public struct ScoreRequest: Sendable, Equatable {
-  public var query: ScoreQuery
+  public private(set) var shared: SharedQuery
   public var tasks: [ShardTask]
-  public init(query: ScoreQuery, tasks: [ShardTask]) {
-    self.query = query
+  /// Setting it makes a query of this request's own.
+  public var query: ScoreQuery {
+    get { shared.query }
+    set { shared = SharedQuery(newValue) }
+  }
+
+  public init(shared: SharedQuery, tasks: [ShardTask]) {
+    self.shared = shared
     self.tasks = tasks
+  }
+  public init(query: ScoreQuery, tasks: [ShardTask]) { self.init(shared: SharedQuery(query), tasks: tasks) }
+
+  public static func == (a: ScoreRequest, b: ScoreRequest) -> Bool {
+    (a.shared === b.shared || a.query == b.query) && a.tasks == b.tasks
   }
 }
 
@@ -115,43 +132,6 @@ public struct LookupReply: Sendable, Equatable {
   }
 }
 
-/// A worker's full snapshot, the same size whatever happens: constant work for both sides.
-public struct WorkerStatus: Sendable, Equatable {
-  public struct Holding: Sendable, Equatable {
-    public var release: ModelVersion
-    /// S of the bundle the shards come from.
-    public var shardCount: Int
-    /// The shards ready to score, ascending.
-    public var ready: [ShardID]
-    public init(release: ModelVersion, shardCount: Int, ready: [ShardID]) {
-      self.release = release
-      self.shardCount = shardCount
-      self.ready = ready
-    }
-  }
-  public var name: String
-  /// Differs after every start of the process.
-  public var incarnation: UInt64
-  public var draining: Bool
-  public var holdings: [Holding]
-  /// Legs waiting, legs being scored, and the age of the oldest of them.
-  public var queued: Int
-  public var running: Int
-  public var oldestJob: Duration
-  public init(
-    name: String, incarnation: UInt64, draining: Bool = false, holdings: [Holding] = [], queued: Int = 0,
-    running: Int = 0, oldestJob: Duration = .zero
-  ) {
-    self.name = name
-    self.incarnation = incarnation
-    self.draining = draining
-    self.holdings = holdings
-    self.queued = queued
-    self.running = running
-    self.oldestJob = oldestJob
-  }
-}
-
 /// Why a call to a worker brought no reply.
 public enum CallFailure: Error, Sendable, Equatable {
   /// The transport ended before a complete valid reply: nothing is known of the work, and scoring is read-only.
@@ -161,6 +141,8 @@ public enum CallFailure: Error, Sendable, Equatable {
   /// The worker does not hold the pinned version, or not one of the shards.
   case wrongVersion
   case deadlineExceeded
+  /// The order comes from a driver that has been replaced, or is older than one already obeyed.
+  case stale
   /// The worker said that the request is wrong, or broke; another replica would say the same.
   case workerError(String)
 }

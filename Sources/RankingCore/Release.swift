@@ -55,7 +55,11 @@ public struct Release: Sendable {
   /// d, the length of every vector of this version.
   public var dimension: Int
   /// How many items each shard holds; its count is S.
-  public var itemsPerShard: [UInt64]
+  public let itemsPerShard: [UInt64]
+  /// Memory that each shard's slice takes in a worker; empty = unknown.
+  public var bytesPerShard: [UInt64] = []
+  /// The sum of `itemsPerShard`.
+  public let itemCount: UInt64
   public var userColumns: [Column]
   public var contextColumns: [Column]
   /// The mean user vector (summed in float64, rounded once): the query of an unknown user.
@@ -69,13 +73,13 @@ public struct Release: Sendable {
     self.id = id
     self.dimension = dimension
     self.itemsPerShard = itemsPerShard
+    itemCount = itemsPerShard.reduce(0, +)
     self.userColumns = userColumns
     self.contextColumns = contextColumns
     self.coldStart = coldStart
     self.users = users
   }
   public var shardCount: Int { itemsPerShard.count }
-  public var itemCount: UInt64 { itemsPerShard.reduce(0, +) }
 
   /// The request's context as one float32 per context column; what the schema does not know is ignored, what the
   /// request does not say (or says in another type, or an unknown category) is missing (NaN).

@@ -63,6 +63,12 @@ public struct RankingRequest: Sendable, Equatable {
   public var minScore: Float?
   public var timeout: Duration?
   public var minCoverage: Double
+  /// From this share of the items on, wait only a quarter of what remains for the rest; `nil` = wait for all.
+  public var earlyAt: Double?
+  /// The same user (or session, or request id) keeps the same replicas while they are healthy.
+  public var sticky: Bool
+  /// Whom `sticky` goes by when no user is named.
+  public var session: String?
   public var priority: Priority
   public var requestID: String
 
@@ -74,6 +80,7 @@ public struct RankingRequest: Sendable, Equatable {
     exclude = []
     context = []
     minCoverage = 0
+    sticky = false
     priority = .interactive
     requestID = ""
   }
@@ -86,6 +93,7 @@ public struct RankingRequest: Sendable, Equatable {
       && a.candidates == b.candidates && a.excludeSeen == b.excludeSeen && a.exclude == b.exclude
       && a.context.elementsEqual(b.context, by: { $0.name == $1.name && $0.value == $1.value })
       && a.minScore == b.minScore && a.timeout == b.timeout && a.minCoverage == b.minCoverage
-      && a.priority == b.priority && a.requestID == b.requestID
+      && a.earlyAt == b.earlyAt && a.sticky == b.sticky && a.session == b.session && a.priority == b.priority
+      && a.requestID == b.requestID
   }
 }

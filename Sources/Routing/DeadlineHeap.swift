@@ -3,9 +3,16 @@ import RankingCore
 /// Instants with a payload, earliest first. Entries whose request has ended stay until their time comes or `prune`
 /// throws them out: ending a request costs nothing here.
 struct DeadlineHeap: Sendable {
+  enum Purpose: Sendable, Equatable {
+    /// Put the answer together with what is there.
+    case merge
+    /// This leg deserves a second one by now.
+    case hedge(UInt16)
+  }
   struct Entry: Sendable {
     var at: Instant
     var flight: FlightID
+    var purpose: Purpose
   }
   private var heap: [Entry] = []
 
@@ -28,8 +35,8 @@ struct DeadlineHeap: Sendable {
   }
 
   /// Drops entries at the front that `isOver` says have ended, so that no wake-up is spent on them.
-  mutating func prune(_ isOver: (FlightID) -> Bool) {
-    while let first = heap.first, isOver(first.flight) { removeFirst() }
+  mutating func prune(_ isOver: (Entry) -> Bool) {
+    while let first = heap.first, isOver(first) { removeFirst() }
   }
 
   private mutating func removeFirst() {

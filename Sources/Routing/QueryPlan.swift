@@ -5,9 +5,10 @@ import RankingCore
 
 extension Flight {
   /// What the request's subject means in `release`, as far as it can be said without asking workers.
-  mutating func resolveSubject(_ release: Release) throws(RankingError) {
+  func resolveSubject(_ release: Release) throws(RankingError) {
     query.contextValues = release.contextValues(request.context)
-    query.userValues = [Float](repeating: .nan, count: release.userColumns.count)
+    query.userValues =
+      release.userColumns.isEmpty ? [] : [Float](repeating: .nan, count: release.userColumns.count)
     switch request.subject {
     case .user(let user):
       if let record = release.users.record(of: user) {
@@ -30,12 +31,12 @@ extension Flight {
       coldStart = true
     case .recentItems, .item:
       phase = .lookingUp
-      for id in lookupIDs { shards[ShardID.owner(of: id, shards: shards.count).index] = .waiting }
+      for id in lookupIDs { need(ShardID.owner(of: id, shards: shards.count).index) }
     }
   }
 
   /// All vectors are there (or do not exist): makes the query of them.
-  mutating func resolveLookups(_ release: Release) throws(RankingError) {
+  func resolveLookups(_ release: Release) throws(RankingError) {
     switch request.subject {
     case .item(let id):
       guard let item = found.first(where: { $0.id == id }) else {
@@ -63,10 +64,15 @@ extension Flight {
   }
 
   /// Turns to scoring: one task per shard, with what that shard has to leave out or to rank.
-  mutating func planTasks() {
+  func planTasks() {
     phase = .scoring
-    tasks = (0..<shards.count).map { ShardTask(shard: ShardID($0), excludedOrdinals: Array(history[ShardID($0)])) }
-    func owner(_ id: String) -> Int { ShardID.owner(of: id, shards: shards.count).index }
+    let count = shards.count
+    tasks.removeAll(keepingCapacity: true)
+    for index in 0..<count {
+      let excluded = history[ShardID(index)]
+      tasks.append(ShardTask(shard: ShardID(index), excludedOrdinals: excluded.isEmpty ? [] : Array(excluded)))
+    }
+    func owner(_ id: String) -> Int { ShardID.owner(of: id, shards: count).index }
     for id in request.exclude { tasks[owner(id)].excludedIDs.append(id) }
     switch request.subject {
     case .item(let id):
@@ -76,11 +82,10 @@ extension Flight {
     case .user, .vector, .anyone: break
     }
     switch request.kind {
-    case .retrieve:
-      for index in shards.indices { shards[index] = .waiting }
+    case .retrieve: beginShards(count: count) { _ in true }
     case .rank(let items):
       for id in items { tasks[owner(id)].items.append(id) }
-      for index in shards.indices { shards[index] = tasks[index].items.isEmpty ? .notNeeded : .waiting }
+      beginShards(count: count) { !tasks[$0].items.isEmpty }
     }
   }
 }

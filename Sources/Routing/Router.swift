@@ -3,12 +3,16 @@ import RankingCore
 
 // One request's way through the cluster, for all requests of one coordinator.
 //
-//     requested ─► pin a version ─► resolve the query ──────────────► legs ─► merge ─► answer
-//                                        │  (recent_items, similar)    ▲ │
-//                                        └─► look vectors up ──────────┘ └─ connection lost: once more, elsewhere
+//     requested ─► pin a version ─► resolve the query ─► room for all legs? ─► legs ─► merge ─► answer
+//                                        │  (recent_items, similar)    │ no     ▲ │
+//                                        └─► look vectors up ──────────│────────┘ ├─ slow: a hedge
+//                                                                      ▼          └─ lost: once more, elsewhere
+//                                                                  overloaded
 //
-// A request is answered exactly once: when every shard is settled (answered, or known to be missing) or when its time
-// to merge has come, whichever is first. Worked example, four shards on two workers, one of which dies:
+// A request is answered exactly once: when every shard is settled (answered, or known to be missing), when what it
+// asks for cannot be had any more, or when its time to merge has come, whichever is first.
+//
+// Worked example, four shards on two workers, one of which dies:
 //
 //     requested            → score leg 0 to w1 (shards 0 1), leg 1 to w2 (shards 2 3)
 //     leg 0 scored         → nothing yet, two shards are owed
@@ -16,8 +20,9 @@ import RankingCore
 //     leg 2 scored         → answer, coverage 4 of 4
 //
 // Late news (of a leg that was given up, or of a request that was answered) is dropped and counted.
+// The legs themselves, retries and hedges are in RouterLegs.swift, how a request ends in RouterOutcome.swift.
 
-public struct Router: Sendable {
+public struct Router {
   public enum Effect: Sendable {
     case score(LegID, WorkerID, ScoreRequest, timeout: Duration)
     case lookup(LegID, WorkerID, LookupRequest, timeout: Duration)
@@ -33,56 +38,119 @@ public struct Router: Sendable {
   public struct Counters: Sendable, Equatable {
     public var primaryLegs: UInt64 = 0
     public var retryLegs: UInt64 = 0
+    public var hedgeLegs: UInt64 = 0
+    /// Legs that were taken back because others had answered what they owed.
+    public var outrunLegs: UInt64 = 0
     public var retriesRefused: UInt64 = 0
+    /// Slow legs that found no token when their time came, and those that never got one.
+    public var hedgesDelayed: UInt64 = 0
+    public var hedgesDropped: UInt64 = 0
     public var lateReplies: UInt64 = 0
     public var invalidReplies: UInt64 = 0
     public var droppedNaN: UInt64 = 0
+    /// Requests refused at admission, and those admitted with a lower R.
+    public var refused: UInt64 = 0
+    public var lowered: UInt64 = 0
   }
 
   public let policy: RoutingPolicy
-  public var catalog = ReleaseCatalog()
-  public private(set) var counters = Counters()
-  private var slots: [Flight?] = []
-  private var uses: [UInt32] = []
-  private var freeSlots: [UInt32] = []
+  public internal(set) var catalog = ReleaseCatalog()
+  public internal(set) var counters = Counters()
+  var slots: [Flight] = []
+  var freeSlots: [UInt32] = []
   private var byToken: [RequestToken: FlightID] = [:]
-  private var deadlines = DeadlineHeap()
-  private var chooser: ReplicaChooser
-  private var budget: RetryBudget
+  var deadlines = DeadlineHeap()
+  var book: WorkerBook
+  var retryBudget: RetryBudget
+  var hedgeBudget = HedgeBudget()
+  var overdue = OverdueLegs()
+  var plan = LegPlan()
 
   public init(policy: RoutingPolicy = RoutingPolicy(), seed: UInt64, now: Instant) {
     self.policy = policy
-    chooser = ReplicaChooser(policy: policy, seed: seed)
-    budget = RetryBudget(policy: policy, now: now)
+    book = WorkerBook(policy: policy, seed: seed, now: now)
+    retryBudget = RetryBudget(policy: policy, now: now)
   }
 
   public var inFlight: Int { byToken.count }
+  public var ejections: EjectionCounters { book.counters }
+  public var retryTokens: Double { retryBudget.tokens }
+  public var hedgeTokens: Double { hedgeBudget.tokens }
 
   /// The earliest instant at which `tick` has something to do.
-  public var due: Instant? { deadlines.earliest }
+  public var due: Instant? {
+    guard !book.records.isEmpty else { return deadlines.earliest }
+    guard let earliest = deadlines.earliest else { return book.nextLook }
+    return min(earliest, book.nextLook)
+  }
 
-  // MARK: Facts
+  // MARK: Facts about workers
+
+  /// A version's user table and shape are loaded.
+  public mutating func add(_ release: Release, members: [Member], now: Instant) {
+    book.admit(members.count, now: now)
+    catalog.add(release, members: members)
+  }
+
+  /// Members came, went, or hold something else.
+  public mutating func refresh(members: [Member], now: Instant) {
+    book.admit(members.count, now: now)
+    book.workers = members.count { $0.state != .gone && !$0.isDuplicate }
+    catalog.refresh(members: members)
+  }
+
+  /// What a worker's status says it would take at once.
+  public mutating func reported(_ worker: WorkerID, admits: Int) {
+    if worker.index < book.records.count { book.reported(worker, admits: admits) }
+  }
+  public mutating func renewed(_ worker: WorkerID, now: Instant) {
+    book.admit(worker.index + 1, now: now)
+    book.renewed(worker, now: now)
+  }
+
+  /// A connection ended with this many shards owed on it; its legs fail one by one after this, and the budget lets each
+  /// of them be tried again.
+  public mutating func connectionLost(_ worker: WorkerID, now: Instant) {
+    guard worker.index < book.records.count else { return }
+    retryBudget.cover(book.records[worker.index].shardsInFlight)
+    book.connectionLost(worker, now: now)
+  }
+
+  /// What a person would want to see of a worker.
+  public struct WorkerView: Sendable, Equatable {
+    public var legsInFlight: Int
+    public var latency: Duration
+    public var hedgeDelay: Duration?
+    public var room: Double
+    public var isEjected: Bool
+    public var ejections: Int
+  }
+  public func view(of worker: WorkerID, now: Instant) -> WorkerView? {
+    guard worker.index < book.records.count else { return nil }
+    let record = book.records[worker.index]
+    return WorkerView(
+      legsInFlight: record.legsInFlight, latency: .nanoseconds(Int64(record.latency)), hedgeDelay: record.hedgeDelay,
+      room: record.room, isEjected: book.isEjected(worker, now), ejections: record.outlier.ejections)
+  }
+
+  // MARK: Facts about requests
 
   /// - Parameter deadline: when the answer must have left; the request's own `timeout` is already in it.
   public mutating func requested(
     _ token: RequestToken, _ request: RankingRequest, deadline: Deadline, now: Instant, into effects: inout [Effect]
   ) {
     guard inFlight < policy.requestsInFlightMax else {
+      counters.refused += 1
       let error = RankingError(
         .overloaded, "\(inFlight) requests are in flight, the most this coordinator takes; try again shortly")
       effects.append(.answer(token, .failure(error)))
       return
     }
     do throws(RankingError) {
-      var flight = try open(token, request, deadline: deadline, now: now)
-      switch flight.phase {
-      case .lookingUp: sendLookups(&flight, now: now, into: &effects)
-      case .scoring:
-        flight.planTasks()
-        sendLegs(&flight, shards: waiting(flight), tried: nil, now: now, into: &effects)
-      }
-      store(flight)
-      proceed(flight.id, now: now, into: &effects)
+      let flight = try open(token, request, deadline: deadline, now: now)
+      if flight.phase == .scoring { flight.planTasks() }
+      launch(flight, now: now, into: &effects)
+      proceed(flight, now: now, into: &effects)
     } catch {
       effects.append(.answer(token, .failure(error)))
     }
@@ -90,81 +158,92 @@ public struct Router: Sendable {
 
   /// The client went away: its legs are cancelled, nobody is answered.
   public mutating func cancelled(_ token: RequestToken, now: Instant, into effects: inout [Effect]) {
-    guard let id = byToken[token], var flight = slots[Int(id.slot)] else { return }
-    cancelOpenLegs(&flight, into: &effects)
+    guard let id = byToken[token] else { return }
+    let flight = slots[Int(id.slot)]
+    cancelOpenLegs(flight, now: now, isTimeout: false, into: &effects)
     close(flight)
   }
 
   public mutating func scored(
     _ id: LegID, _ result: Result<ScoreReply, CallFailure>, now: Instant, into effects: inout [Effect]
   ) {
-    guard var flight = take(id) else { return }
-    let leg = end(id, of: &flight, succeeded: result.isSuccess, now: now, into: &effects)
+    guard let flight = flight(of: id) else {
+      if result.isSuccess { counters.lateReplies += 1 }
+      if policy.planted.contains(.lateReplyMerged) { mergeLate(id, result, now: now, into: &effects) }
+      return
+    }
+    let leg = end(id, of: flight)
     switch result {
     case .success(let reply):
+      replied(leg, now: now, into: &effects)
       if isValid(reply, for: leg, of: flight) {
         counters.droppedNaN += UInt64(reply.droppedNaN)
         flight.merged.join(reply.items)
-        for shard in reply.shards { flight.shards[shard.index] = .answered }
-        let unfinished = owed(leg, of: flight).filter { !reply.shards.contains($0) }
-        for shard in unfinished { flight.shards[shard.index] = .missing(.workerError) }
+        settle(leg, of: flight, answered: reply.shards)
       } else {
-        counters.invalidReplies += 1
-        tryElsewhere(&flight, leg, reason: .workerError, now: now, into: &effects)
+        invalid(flight, leg, now: now, into: &effects)
       }
     case .failure(let failure):
-      failed(&flight, leg, failure, now: now, into: &effects)
+      failed(flight, leg, failure, now: now, into: &effects)
     }
-    store(flight)
-    proceed(flight.id, now: now, into: &effects)
+    takeBackOutrun(flight, now: now, into: &effects)
+    proceed(flight, now: now, into: &effects)
   }
 
   public mutating func lookedUp(
     _ id: LegID, _ result: Result<LookupReply, CallFailure>, now: Instant, into effects: inout [Effect]
   ) {
-    guard var flight = take(id) else { return }
-    let leg = end(id, of: &flight, succeeded: result.isSuccess, now: now, into: &effects)
+    guard let flight = flight(of: id) else {
+      if result.isSuccess { counters.lateReplies += 1 }
+      return
+    }
+    let leg = end(id, of: flight)
     switch result {
     case .success(let reply):
+      replied(leg, now: now, into: &effects)
       let dimension = catalog.entries[flight.entry].release.dimension
       let isValid =
-        reply.release == flight.query.release && reply.shards.allSatisfy(leg.shards.contains)
+        reply.release == flight.release && reply.shards.allSatisfy(flight.legShards[leg.shards].contains)
         && reply.found.allSatisfy { $0.vector.count == dimension }
       if isValid {
         flight.found += reply.found
-        for shard in owed(leg, of: flight) {
-          flight.shards[shard.index] = reply.shards.contains(shard) ? .answered : .missing(.workerError)
-        }
+        settle(leg, of: flight, answered: reply.shards)
       } else {
-        counters.invalidReplies += 1
-        tryElsewhere(&flight, leg, reason: .workerError, now: now, into: &effects)
+        invalid(flight, leg, now: now, into: &effects)
       }
     case .failure(let failure):
-      failed(&flight, leg, failure, now: now, into: &effects)
+      failed(flight, leg, failure, now: now, into: &effects)
     }
-    store(flight)
-    proceed(flight.id, now: now, into: &effects)
-  }
-
-  /// A connection ended with this many legs on it; each of them fails by itself, this only makes sure that the budget
-  /// lets every one be tried again.
-  public mutating func connectionLost(_ worker: WorkerID) {
-    guard worker.index < chooser.loads.count else { return }
-    budget.cover(chooser.loads[worker.index].inFlight)
-    chooser.forget(worker)
+    takeBackOutrun(flight, now: now, into: &effects)
+    proceed(flight, now: now, into: &effects)
   }
 
   // MARK: Time
 
-  /// Answers every request whose time to merge has come.
+  /// Answers every request whose time to merge has come, hedges every leg whose time has, and looks at the workers.
   public mutating func tick(now: Instant, into effects: inout [Effect]) {
+    if now >= book.nextLook { book.look(now: now) }
     while let entry = deadlines.popDue(now) {
-      guard isOpen(entry.flight), var flight = slots[Int(entry.flight.slot)] else { continue }
-      for (index, state) in flight.shards.enumerated() where !state.isSettled {
-        flight.shards[index] = .missing(.timeout)
+      let flight = slots[Int(entry.flight.slot)]
+      guard flight.isOpen, flight.id == entry.flight else { continue }
+      switch entry.purpose {
+      case .hedge(let leg): hedgeWhenPaid(LegID(flight: entry.flight, leg: leg), of: flight, now: now, into: &effects)
+      case .merge:
+        flight.giveUpRest()
+        proceed(flight, now: now, into: &effects)
       }
-      store(flight)
-      proceed(flight.id, now: now, into: &effects)
+    }
+    hedgeOverdue(now: now, into: &effects)
+    pruneDeadlines()
+  }
+
+  mutating func pruneDeadlines() {
+    let slots = slots
+    deadlines.prune { entry in
+      let flight = slots[Int(entry.flight.slot)]
+      guard flight.isOpen, flight.id == entry.flight else { return true }
+      if case .hedge(let leg) = entry.purpose { return !flight.legs[Int(leg)].isOpen }
+      return false
     }
   }
 
@@ -175,250 +254,41 @@ public struct Router: Sendable {
   ) throws(RankingError) -> Flight {
     let entry = try catalog.pin(model: request.model, version: request.version)
     let release = catalog.entries[entry].release
-    var mode = ScoreMode.retrieve
-    var limit = request.k
-    if case .rank(let items) = request.kind {
-      mode = .rank
-      limit = items.count
+    let slot: UInt32
+    if let free = freeSlots.popLast() {
+      slot = free
+    } else {
+      slot = UInt32(slots.count)
+      slots.append(Flight())
     }
-    let slot = freeSlots.last ?? UInt32(slots.count)
-    let use = Int(slot) < uses.count ? uses[Int(slot)] &+ 1 : 1
-    var flight = Flight(
-      id: FlightID(slot: slot, use: use), token: token, request: request, entry: entry, start: now,
-      mergeBy: policy.mergeBy(start: now, deadline: deadline), phase: .scoring,
-      query: ScoreQuery(
-        release: release.id, mode: mode, vector: [], k: limit, candidates: request.candidatesAsked,
-        minScore: request.minScore),
-      shards: [ShardState](repeating: .notNeeded, count: release.shardCount), merged: MergedList(limit: limit))
-    try flight.resolveSubject(release)
-    if freeSlots.popLast() == nil {
-      slots.append(nil)
-      uses.append(0)
+    let flight = slots[Int(slot)]
+    flight.begin(
+      id: FlightID(slot: slot, use: flight.id.use &+ 1), token: token, request: request, entry: entry,
+      release: release, start: now, mergeBy: policy.mergeBy(start: now, deadline: deadline))
+    do throws(RankingError) {
+      try flight.resolveSubject(release)
+    } catch {
+      flight.isOpen = false
+      freeSlots.append(slot)
+      throw error
     }
-    uses[Int(slot)] = use
     byToken[token] = flight.id
-    let (slots, uses) = (slots, uses)
-    deadlines.prune { slots[Int($0.slot)] == nil || uses[Int($0.slot)] != $0.use }
-    deadlines.insert(DeadlineHeap.Entry(at: flight.mergeBy, flight: flight.id))
+    pruneDeadlines()
+    deadlines.insert(DeadlineHeap.Entry(at: flight.mergeBy, flight: flight.id, purpose: .merge))
     return flight
   }
 
-  private func isOpen(_ id: FlightID) -> Bool { uses[Int(id.slot)] == id.use && slots[Int(id.slot)] != nil }
-
-  /// The flight of a leg that is still wanted, moved out of its slot.
-  private mutating func take(_ id: LegID) -> Flight? {
-    guard isOpen(id.flight), let flight = slots[Int(id.flight.slot)], flight.legs[Int(id.leg)].isOpen else {
-      counters.lateReplies += 1
-      return nil
-    }
-    slots[Int(id.flight.slot)] = nil
-    return flight
+  /// The flight of a leg that is still wanted.
+  private func flight(of id: LegID) -> Flight? {
+    let flight = slots[Int(id.flight.slot)]
+    return flight.isOpen && flight.id == id.flight && flight.legs[Int(id.leg)].isOpen ? flight : nil
   }
-  private mutating func store(_ flight: Flight) { slots[Int(flight.id.slot)] = flight }
 
-  private mutating func close(_ flight: Flight) {
-    slots[Int(flight.id.slot)] = nil
+  mutating func close(_ flight: Flight) {
+    flight.isOpen = false
+    flight.shared = nil
     freeSlots.append(flight.id.slot)
     byToken[flight.token] = nil
-  }
-
-  private func waiting(_ flight: Flight) -> [ShardID] {
-    flight.shards.indices.filter { flight.shards[$0] == .waiting }.map { ShardID($0) }
-  }
-
-  /// Moves a settled flight to its next phase or to its end.
-  private mutating func proceed(_ id: FlightID, now: Instant, into effects: inout [Effect]) {
-    guard var flight = slots[Int(id.slot)], flight.isSettled else { return }
-    let release = catalog.entries[flight.entry].release
-    if case .lookingUp = flight.phase {
-      do throws(RankingError) {
-        let missing = flight.coverage(release).missing
-        guard missing.isEmpty else {
-          throw RankingError(
-            .unavailable, "the vectors that the request names cannot be had: \(Self.listed(missing))", missing: missing)
-        }
-        try flight.resolveLookups(release)
-        flight.planTasks()
-        sendLegs(&flight, shards: waiting(flight), tried: nil, now: now, into: &effects)
-        store(flight)
-        proceed(id, now: now, into: &effects)
-      } catch {
-        finish(&flight, .failure(error), into: &effects)
-      }
-    } else {
-      finish(&flight, outcome(flight, release, now: now), into: &effects)
-    }
-  }
-
-  private func outcome(_ flight: Flight, _ release: Release, now: Instant) -> Result<Answer, RankingError> {
-    let coverage = flight.coverage(release)
-    guard coverage.answered > 0 else {
-      return .failure(
-        RankingError(.unavailable, "no shard answered: \(Self.listed(coverage.missing))", missing: coverage.missing))
-    }
-    guard coverage.items >= flight.request.minCoverage else {
-      return .failure(
-        RankingError(
-          .unavailable,
-          "coverage \(coverage.items) is below min_coverage \(flight.request.minCoverage): "
-            + Self.listed(coverage.missing), missing: coverage.missing))
-    }
-    var unknown = flight.unknown
-    if case .rank(let items) = flight.request.kind { unknown += unranked(items, flight, coverage) }
-    return .success(
-      Answer(
-        release: release.id, entries: flight.merged.entries, lists: flight.merged.lists, coldStart: flight.coldStart,
-        coverage: coverage, candidates: flight.query.candidates,
-        quality: Double(flight.query.candidates) / Double(flight.request.candidatesAsked), unknown: unknown,
-        requestID: flight.request.requestID, took: now - flight.start))
-  }
-
-  /// The items to rank that no worker knew, of the shards that answered. Items that were left out for another reason
-  /// (`exclude`, `min_score`) are not unknown, so workers are asked for no such thing: the difference is made here.
-  private func unranked(_ items: [String], _ flight: Flight, _ coverage: Coverage) -> [String] {
-    guard flight.request.minScore == nil else { return [] }
-    var ranked = Set(flight.merged.entries.map { flight.merged.lists[Int($0.list)].ids[Int($0.position)] })
-    ranked.formUnion(flight.request.exclude)
-    let missing = Set(coverage.missing.map(\.shard))
-    return items.filter {
-      !ranked.contains($0) && !missing.contains(ShardID.owner(of: $0, shards: flight.shards.count))
-    }
-  }
-
-  private mutating func finish(
-    _ flight: inout Flight, _ outcome: Result<Answer, RankingError>, into effects: inout [Effect]
-  ) {
-    cancelOpenLegs(&flight, into: &effects)
-    close(flight)
-    effects.append(.answer(flight.token, outcome))
-  }
-
-  static func listed(_ missing: [Coverage.Missing]) -> String {
-    missing.map { "shard \($0.shard) (\($0.reason.rawValue))" }.joined(separator: ", ")
-  }
-
-  // MARK: Legs
-
-  /// Sends the shards to replicas, one leg per worker; a shard without one is missing for `otherwise`.
-  private mutating func sendLegs(
-    _ flight: inout Flight, shards: [ShardID], tried: WorkerID?, otherwise: MissingReason = .noReadyReplica,
-    now: Instant, into effects: inout [Effect]
-  ) {
-    let replicas = catalog.entries[flight.entry].replicas
-    var groups: [(worker: WorkerID, shards: [ShardID])] = []
-    for shard in shards {
-      guard let worker = chooser.choose(replicas[shard], tried: tried) else {
-        flight.shards[shard.index] = .missing(otherwise)
-        continue
-      }
-      chooser.sent(worker, shards: 1)
-      flight.shards[shard.index] = .inFlight(worker, attempt: tried == nil ? 1 : 2)
-      if let index = groups.firstIndex(where: { $0.worker == worker }) {
-        groups[index].shards.append(shard)
-      } else {
-        groups.append((worker, [shard]))
-      }
-    }
-    if tried == nil {
-      counters.primaryLegs += UInt64(groups.count)
-      budget.primaryLegs(groups.count, policy: policy, now: now)
-    } else {
-      counters.retryLegs += UInt64(groups.count)
-    }
-    let timeout = flight.mergeBy - now
-    for group in groups {
-      let id = LegID(flight: flight.id, leg: UInt16(flight.legs.count))
-      flight.legs.append(Leg(worker: group.worker, shards: group.shards, sentAt: now, isOpen: true))
-      switch flight.phase {
-      case .scoring:
-        let tasks = group.shards.map { flight.tasks[$0.index] }
-        effects.append(.score(id, group.worker, ScoreRequest(query: flight.query, tasks: tasks), timeout: timeout))
-      case .lookingUp:
-        let wanted = flight.lookupIDs.filter {
-          group.shards.contains(ShardID.owner(of: $0, shards: flight.shards.count))
-        }
-        let request = LookupRequest(release: flight.query.release, shards: group.shards, ids: Self.unique(wanted))
-        effects.append(.lookup(id, group.worker, request, timeout: timeout))
-      }
-    }
-  }
-
-  private static func unique(_ ids: [String]) -> [String] {
-    var seen = Set<String>()
-    return ids.filter { seen.insert($0).inserted }
-  }
-
-  private mutating func sendLookups(_ flight: inout Flight, now: Instant, into effects: inout [Effect]) {
-    sendLegs(&flight, shards: waiting(flight), tried: nil, now: now, into: &effects)
-  }
-
-  /// The leg is over, whatever it brought.
-  private mutating func end(
-    _ id: LegID, of flight: inout Flight, succeeded: Bool, now: Instant, into effects: inout [Effect]
-  ) -> Leg {
-    let leg = flight.legs[Int(id.leg)]
-    flight.legs[Int(id.leg)].isOpen = false
-    chooser.ended(leg.worker, shards: leg.shards.count, latency: succeeded ? now - leg.sentAt : nil)
-    if succeeded { effects.append(.heartbeat(leg.worker, sentAt: leg.sentAt)) }
-    return leg
-  }
-
-  /// The shards of a leg that nobody has settled yet.
-  private func owed(_ leg: Leg, of flight: Flight) -> [ShardID] {
-    leg.shards.filter { !flight.shards[$0.index].isSettled }
-  }
-
-  private func isValid(_ reply: ScoreReply, for leg: Leg, of flight: Flight) -> Bool {
-    reply.release == flight.query.release && reply.shards.allSatisfy(leg.shards.contains)
-      && reply.items.count <= flight.query.k && reply.items.isWellFormed
-  }
-
-  private mutating func failed(
-    _ flight: inout Flight, _ leg: Leg, _ failure: CallFailure, now: Instant, into effects: inout [Effect]
-  ) {
-    switch failure {
-    case .connectionLost: tryElsewhere(&flight, leg, reason: .connectionLost, now: now, into: &effects)
-    case .wrongVersion:
-      effects.append(.lacks(leg.worker, flight.query.release))
-      tryElsewhere(&flight, leg, reason: .wrongVersion, now: now, into: &effects)
-    // Trying elsewhere would add load to a cluster that has too much, or time that is not there, or the same error.
-    case .overloaded: settle(&flight, leg, .overloaded)
-    case .deadlineExceeded: settle(&flight, leg, .timeout)
-    case .workerError: settle(&flight, leg, .workerError)
-    }
-  }
-
-  private func settle(_ flight: inout Flight, _ leg: Leg, _ reason: MissingReason) {
-    for shard in owed(leg, of: flight) { flight.shards[shard.index] = .missing(reason) }
-  }
-
-  private mutating func tryElsewhere(
-    _ flight: inout Flight, _ leg: Leg, reason: MissingReason, now: Instant, into effects: inout [Effect]
-  ) {
-    var again: [ShardID] = []
-    for shard in owed(leg, of: flight) {
-      if case .inFlight(_, let attempt) = flight.shards[shard.index], attempt < policy.attemptsPerShard {
-        again.append(shard)
-      } else {
-        flight.shards[shard.index] = .missing(reason)
-      }
-    }
-    guard !again.isEmpty else { return }
-    guard budget.take() else {
-      counters.retriesRefused += 1
-      for shard in again { flight.shards[shard.index] = .missing(reason) }
-      return
-    }
-    sendLegs(&flight, shards: again, tried: leg.worker, otherwise: reason, now: now, into: &effects)
-  }
-
-  private mutating func cancelOpenLegs(_ flight: inout Flight, into effects: inout [Effect]) {
-    for index in flight.legs.indices where flight.legs[index].isOpen {
-      flight.legs[index].isOpen = false
-      let leg = flight.legs[index]
-      chooser.ended(leg.worker, shards: leg.shards.count, latency: nil)
-      effects.append(.cancel(LegID(flight: flight.id, leg: UInt16(index)), leg.worker))
-    }
   }
 }
 

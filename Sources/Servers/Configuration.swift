@@ -47,11 +47,19 @@ public struct CoordinatorConfiguration: Sendable {
   /// Of one model, the last is the serving version.
   public var models: [ModelVersion] = []
   public var workers: [Worker] = []
+  /// Where workers join and operators look; `nil` = nowhere.
+  public var admin: SocketAddress?
+  /// The admin addresses of the other coordinators: a worker that joins here is told of them.
+  public var peers: [SocketAddress] = []
+  /// DNS names whose addresses are workers.
+  public var discover: [SocketAddress] = []
+  /// Replicas per shard when this coordinator places shards on workers; `nil` = it does not.
+  public var replicas: Int?
   public init() {}
 
   public init(file: String) throws(ConfigurationError) {
     let json = try ConfigurationFile(file)
-    try json.allow(["name", "listen", "store", "models", "workers"])
+    try json.allow(["name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement"])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
@@ -64,12 +72,22 @@ public struct CoordinatorConfiguration: Sendable {
       workers.append(
         Worker(name: try entry.needed("name"), address: try SocketAddress(try entry.needed("address"))))
     }
+    if let admin = try json.text("admin") { self.admin = try SocketAddress(admin) }
+    peers = try json.texts("peers").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
+    discover = try json.texts("discover").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
+    if let placement = try json.child("placement") {
+      try placement.allow(["replicas"])
+      replicas = try placement.integer("replicas", in: 1...16) ?? 2
+    }
   }
 
   public func validate() throws(ConfigurationError) {
     guard !store.isEmpty else { throw ConfigurationError("\"store\" is needed: the directory that holds the bundles") }
     guard !models.isEmpty else { throw ConfigurationError("\"models\" is empty: name at least one model and version") }
-    guard !workers.isEmpty else { throw ConfigurationError("\"workers\" is empty: name at least one worker") }
+    guard !workers.isEmpty || admin != nil || !discover.isEmpty else {
+      throw ConfigurationError(
+        "no worker can ever be found: give \"workers\", or \"discover\" (DNS names), or \"admin\" (where workers join)")
+    }
     guard Set(workers.map(\.name)).count == workers.count else {
       throw ConfigurationError("\"workers\" names a worker twice")
     }
@@ -91,15 +109,29 @@ public struct WorkerConfiguration: Sendable {
   public var holdings: [Holding] = []
   /// Compute threads; 0 = one per core.
   public var scoringThreads = 0
+  /// Admin addresses of coordinators to join.
+  public var join: [SocketAddress] = []
+  /// Where coordinators reach this worker, when it is not where it listens.
+  public var advertise: SocketAddress?
+  /// Replicas of a shard are spread over zones.
+  public var zone = ""
+  /// Memory for slices; 0 = four fifths of the machine's.
+  public var memoryMiB = 0
   public init() {}
 
   public init(file: String) throws(ConfigurationError) {
     let json = try ConfigurationFile(file)
-    try json.allow(["name", "listen", "store", "holdings", "scoring_threads"])
+    try json.allow([
+      "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
+    ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     scoringThreads = try json.integer("scoring_threads", in: 0...1024) ?? 0
+    join = try json.texts("join").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
+    if let advertise = try json.text("advertise") { self.advertise = try SocketAddress(advertise) }
+    zone = try json.text("zone") ?? ""
+    memoryMiB = try json.integer("memory_mib", in: 0...1 << 30) ?? 0
     for entry in try json.objects("holdings") {
       try entry.allow(["model", "version", "shards"])
       holdings.append(
@@ -165,6 +197,20 @@ private struct ConfigurationFile {
         "\(place): \"\(key)\" must be a list of whole numbers, \(range.lowerBound) to \(range.upperBound)")
     }
     return numbers
+  }
+  func texts(_ key: String) throws(ConfigurationError) -> [String] {
+    guard let value = object[key] else { return [] }
+    guard let texts = value as? [String] else {
+      throw ConfigurationError("\(place): \"\(key)\" must be a list of texts")
+    }
+    return texts
+  }
+  func child(_ key: String) throws(ConfigurationError) -> ConfigurationFile? {
+    guard let value = object[key] else { return nil }
+    guard let object = value as? [String: Any] else {
+      throw ConfigurationError("\(place): \"\(key)\" must be an object")
+    }
+    return ConfigurationFile(place: "\(place): \(key)", object: object)
   }
   func objects(_ key: String) throws(ConfigurationError) -> [ConfigurationFile] {
     guard let value = object[key] else { return [] }

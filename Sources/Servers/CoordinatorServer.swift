@@ -1,6 +1,7 @@
 import Bundles
 import Glibc
 import HTTP2
+import Membership
 import Nodes
 import RankingCore
 import Routing
@@ -23,13 +24,16 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private let configuration: CoordinatorConfiguration
   private let loop = EventLoop()
   private let server: HTTPServer
-  private var clients: [HTTPClient] = []
-  private var node: CoordinatorNode
+  private let admin: HTTPServer?
+  /// By worker; `nil` = not connected to.
+  private var clients: [HTTPClient?] = []
+  private let node: CoordinatorNode
+  private var adminStreams: [CallToken: ServerStream] = [:]
+  private var seeds: SeededGenerator
   private var events: [CoordinatorEvent] = []
   private var effects: [CoordinatorEffect] = []
   /// The effects being carried out.
   private var carried: [CoordinatorEffect] = []
-  private var isDraining = false
   private var isHandling = false
   private var pending: [RequestToken: Pending] = [:]
   private var lastToken: RequestToken = 0
@@ -37,6 +41,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     case probe(WorkerID, token: UInt64)
     case score(LegID)
     case lookup(LegID)
+    case order(WorkerID)
   }
   private var calls = CallTable<Purpose>()
   private var queryCache: (key: UInt64, bytes: [UInt8]) = (.max, [])
@@ -60,29 +65,56 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     self.configuration = configuration
     server = try HTTPServer(
       host: configuration.listen.host, port: configuration.listen.port, limits: .publicPort, loop: loop)
+    if let address = configuration.admin {
+      admin = try HTTPServer(host: address.host, port: address.port, limits: .publicPort, loop: loop)
+    } else {
+      admin = nil
+    }
     var random = SystemRandomNumberGenerator()
-    node = CoordinatorNode(
-      workers: configuration.workers.map(\.name), seed: random.next(), now: loop.freshNow())
+    seeds = SeededGenerator(seed: random.next())
+    var settings = CoordinatorSettings()
+    if let replicas = configuration.replicas {
+      settings.placement = PlacementPolicy()
+      settings.placement?.replicas = replicas
+      settings.epoch = UInt64(max(0, time(nil)))
+    }
+    if let admin, let address = configuration.admin {
+      settings.coordinators =
+        ["\(SocketAddress(host: address.host, port: admin.port))"] + configuration.peers.map(\.description)
+    }
+    node = CoordinatorNode(settings: settings, seed: random.next(), now: loop.freshNow())
     requestIDs = SeededGenerator(seed: random.next())
     server.delegate = self
+    admin?.delegate = self
     for release in configuration.models {
       send(.loaded(try ReleaseLoading.release(release, store: configuration.store)))
-    }
-    for (index, worker) in configuration.workers.enumerated() {
-      let client = HTTPClient(
-        host: worker.address.host, port: worker.address.port, loop: loop, seed: random.next() &+ UInt64(index))
-      client.delegate = self
-      clients.append(client)
     }
   }
 
   private func start() {
     shutdown = Shutdown(on: loop) { [unowned self] in
-      isDraining = true
-      server.stop { self.loop.stop() }
+      send(.draining)
+      admin?.stop(limit: .seconds(1)) {}
+      server.stop(limit: .seconds(9)) { self.loop.stop() }
     }
     server.start()
-    for client in clients { client.start() }
+    admin?.start()
+    if let admin, let address = configuration.admin {
+      Announcement.admin(SocketAddress(host: address.host, port: admin.port))
+    }
+    for worker in configuration.workers {
+      send(.configured(name: worker.name, address: worker.address.description))
+    }
+    for name in configuration.discover { resolve(name) }
+  }
+
+  /// Asks for the addresses of a name every few seconds, on a thread of its own: a resolver may block for long.
+  private func resolve(_ name: SocketAddress) {
+    let (loop, this) = (loop, Unchecked(self))
+    NameLookup.addresses(of: name) { addresses in
+      loop.execute { this.value.send(.resolved(source: name.description, addresses: addresses)) }
+    }
+    loop.schedule(after: NameLookup.interval) { [unowned self] in resolve(name) }
   }
 
   // MARK: The node
@@ -136,20 +168,67 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       let call = calls.call {
         switch $0 {
         case .score(let other), .lookup(let other): leg == other
-        case .probe: false
+        case .probe, .order: false
         }
       }
-      if let call { clients[worker.index].cancel(call) }
+      if let call { client(worker)?.cancel(call) }
     case .answer(let token, let outcome): answer(token, outcome)
     case .wake(let at): loop.arm(timer, at: at)
-    case .memberChanged(let worker, let state):
-      Log.line(configuration.name, "\(configuration.workers[worker.index].name) is \(state.rawValue)")
+    case .connect(let worker, let address): connect(worker, address)
+    case .disconnect(let worker): disconnect(worker)
+    case .load(let worker, let order): give(worker, Self.loadHead, order)
+    case .unload(let worker, let order): give(worker, Self.unloadHead, order)
+    case .replyJoin(let call, .success(let reply)): replyAdmin(call, reply.encoded())
+    case .replyJoin(let call, .failure(let failure)): refuseAdmin(call, GRPC.status(of: failure))
+    case .replyLeave(let call, let reply): replyAdmin(call, reply.encoded())
+    case .memberChanged(let worker, let state): announce(worker, state)
     }
   }
+
+  private func client(_ worker: WorkerID) -> HTTPClient? {
+    worker.index < clients.count ? clients[worker.index] : nil
+  }
+
+  private func connect(_ worker: WorkerID, _ address: String) {
+    disconnect(worker)
+    guard let address = try? SocketAddress(address) else {
+      return Log.line(configuration.name, "\(node.membership.members[worker.index].name): no address: \(address)")
+    }
+    while clients.count <= worker.index { clients.append(nil) }
+    let client = HTTPClient(host: address.host, port: address.port, loop: loop, seed: seeds.next())
+    client.delegate = self
+    clients[worker.index] = client
+    client.start()
+  }
+
+  private func disconnect(_ worker: WorkerID) {
+    guard let client = client(worker) else { return }
+    client.stop()
+    client.delegate = nil
+    clients[worker.index] = nil
+  }
+
+  private func give(_ worker: WorkerID, _ head: RequestHead, _ order: ShardOrder) {
+    // The driver gives its orders again as long as they stand; a worker that is not there is no news to it.
+    guard client(worker)?.isUp == true else { return }
+    call(worker, head, Self.orderTimeout, .order(worker)) { body in
+      GRPC.frame(into: &body) { $0.append(contentsOf: order.encoded()) }
+    }
+  }
+
+  private var announced: [WorkerID: MemberState] = [:]
+  private func announce(_ worker: WorkerID, _ state: MemberState) {
+    guard announced.updateValue(state, forKey: worker) != state else { return }
+    Log.line(configuration.name, "\(node.membership.members[worker.index].name) is \(state.rawValue)")
+  }
+
+  private static let orderTimeout: Duration = .seconds(1)
 
   private static let statusHead = workerHead("Status")
   private static let scoreHead = workerHead("Score")
   private static let lookupHead = workerHead("Lookup")
+  private static let loadHead = workerHead("Load")
+  private static let unloadHead = workerHead("Unload")
   private static let emptyMessage = GRPC.frame([])
   private static func workerHead(_ method: String) -> RequestHead {
     RequestHead(
@@ -161,55 +240,83 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     _ worker: WorkerID, _ head: RequestHead, _ timeout: Duration, _ purpose: Purpose, body: (inout [UInt8]) -> Void
   ) {
     let token = calls.open(purpose)
-    let id = clients[worker.index].call(
+    let id = client(worker)?.call(
       head, varying: GRPC.timeout(timeout), handler: self, token: token, body: body)
     if let id { calls.started(token, id) } else { ended(token, .failure(.connectionLost)) }
   }
 
   public func ended(_ token: UInt64, _ outcome: CallOutcome) {
     switch calls.close(token) {
-    case .score(let leg): send(.scored(leg, Self.decode(outcome, ScoreReply.init(decoding:))))
-    case .lookup(let leg): send(.lookedUp(leg, Self.decode(outcome, LookupReply.init(decoding:))))
+    case .score(let leg): send(.scored(leg, WorkerReply.decode(outcome, ScoreReply.init(decoding:))))
+    case .lookup(let leg): send(.lookedUp(leg, WorkerReply.decode(outcome, LookupReply.init(decoding:))))
     case .probe(let worker, let token):
-      send(.probed(worker, token: token, Self.decode(outcome, WorkerStatus.init(decoding:))))
-    }
-  }
-
-  private static func decode<Message>(
-    _ outcome: CallOutcome, _ body: (UnsafeRawBufferPointer) throws(WireError) -> Message
-  ) -> Result<Message, CallFailure> {
-    switch outcome {
-    case .failure(.connectionLost), .failure(.reset): return .failure(.connectionLost)
-    case .failure(.refused): return .failure(.overloaded)
-    case .failure(.cancelled): return .failure(.deadlineExceeded)
-    case .failure(.responseTooLarge): return .failure(.workerError("the reply is too large"))
-    case .response(let response):
-      guard response.status == 200, response.grpcStatus == 0 else {
-        return .failure(GRPC.failure(of: response.grpcStatus ?? 2, message: response.grpcMessage))
-      }
-      return response.body.withUnsafeBytes { raw in
-        switch GRPC.message(raw) {
-        case .failure(let error): return .failure(.workerError(error.message))
-        case .success(let message):
-          do { return .success(try body(message)) } catch { return .failure(.workerError("\(error)")) }
-        }
+      send(.probed(worker, token: token, WorkerReply.decode(outcome, WorkerStatus.init(decoding:))))
+    case .order(let worker):
+      switch WorkerReply.decode(outcome, { (_: UnsafeRawBufferPointer) throws(WireError) in () }) {
+      case .success: send(.ordered(worker, nil))
+      case .failure(let failure): send(.ordered(worker, failure))
       }
     }
   }
 
   // MARK: Workers
 
-  public func clientUp(_ client: HTTPClient) { send(.linked(worker(of: client))) }
-  public func clientDown(_ client: HTTPClient, reason: String) {
-    send(.unlinked(worker(of: client)))
+  public func clientUp(_ client: HTTPClient) { tell(client) { .linked($0) } }
+  public func clientDown(_ client: HTTPClient, reason: String) { tell(client) { .unlinked($0) } }
+  public func clientClosing(_ client: HTTPClient) { tell(client) { .closing($0) } }
+  private func tell(_ client: HTTPClient, _ event: (WorkerID) -> CoordinatorEvent) {
+    guard let index = clients.firstIndex(where: { $0 === client }) else { return }
+    send(event(WorkerID(index)))
   }
-  private func worker(of client: HTTPClient) -> WorkerID { WorkerID(clients.firstIndex { $0 === client }!) }
+
+  // MARK: The admin address
+
+  /// Workers join and leave here, and people look: `GET /v1/cluster`.
+  private func receivedByAdmin(_ stream: ServerStream, _ admin: HTTPServer) {
+    if stream.isMethod("GET"), stream.isPath("/v1/cluster") {
+      return admin.respond(stream, head: Heads.json, body: ClusterJSON.write(node, now: loop.now))
+    }
+    guard stream.isMethod("POST"), stream.headers.hasPrefix("content-type", "application/grpc") else {
+      return admin.respond(
+        stream, head: Heads.error(404), body: Array("GET /v1/cluster, or gRPC shortlist.v1.Coordinator\n".utf8))
+    }
+    lastToken += 1
+    stream.token = lastToken
+    adminStreams[lastToken] = stream
+    let call = lastToken
+    stream.body.withUnsafeBytes { raw in
+      switch GRPC.message(raw) {
+      case .failure(let error): refuseAdmin(call, error)
+      case .success(let message):
+        do throws(WireError) {
+          if stream.isPath("/shortlist.v1.Coordinator/Join") {
+            send(.joinRequested(call, try JoinRequest(decoding: message)))
+          } else if stream.isPath("/shortlist.v1.Coordinator/Leave") {
+            send(.leaveRequested(call, try LeaveRequest(decoding: message)))
+          } else {
+            refuseAdmin(call, GRPC.StatusError(.unimplemented, "no such method"))
+          }
+        } catch {
+          refuseAdmin(call, GRPC.StatusError(.invalidArgument, "\(error)"))
+        }
+      }
+    }
+  }
+  private func replyAdmin(_ call: CallToken, _ message: [UInt8]) {
+    guard let stream = adminStreams.removeValue(forKey: call) else { return }
+    admin?.respond(stream, head: Heads.grpc, body: GRPC.frame(message), trailers: Heads.grpcOK)
+  }
+  private func refuseAdmin(_ call: CallToken, _ error: GRPC.StatusError) {
+    guard let stream = adminStreams.removeValue(forKey: call) else { return }
+    admin?.respond(stream, head: Heads.grpcError(error), body: [])
+  }
 
   // MARK: Clients
 
   private static let healthy = Array("ok\n".utf8)
 
   public func received(_ stream: ServerStream, on server: HTTPServer) {
+    if let admin, server === admin { return receivedByAdmin(stream, admin) }
     if stream.isMethod("POST") {
       if stream.isPath("/v1/recommend") { return ask(stream, .recommend) }
       if stream.isPath("/v1/rank") { return ask(stream, .rank) }
@@ -239,6 +346,10 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   public func cancelled(_ stream: ServerStream, on server: HTTPServer) {
+    if let admin, server === admin {
+      adminStreams[stream.token] = nil
+      return
+    }
     guard pending.removeValue(forKey: stream.token) != nil else { return }
     send(.cancelled(stream.token))
   }
@@ -303,7 +414,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   private func readiness(_ stream: ServerStream) {
-    let isReady = node.isReady && !isDraining
+    let isReady = node.isReady
     server.respond(
       stream, head: isReady ? Heads.text : Heads.unready, body: Array((isReady ? "ready\n" : "not ready\n").utf8))
   }
@@ -336,35 +447,6 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   private func metricsText() -> String {
-    var text = MetricsText()
-    metrics.write(into: &text)
-    let counters = node.router.counters
-    text.family("shortlist_legs_total", "counter", "Calls to workers, by kind.")
-    text.line("shortlist_legs_total", "kind=\"primary\"", "\(counters.primaryLegs)")
-    text.line("shortlist_legs_total", "kind=\"retry\"", "\(counters.retryLegs)")
-    text.counter("shortlist_retries_refused_total", "Retries that the budget did not allow.", counters.retriesRefused)
-    text.counter("shortlist_late_replies_total", "Replies to legs that nobody waited for.", counters.lateReplies)
-    text.counter("shortlist_invalid_replies_total", "Replies that broke the protocol.", counters.invalidReplies)
-    text.counter("shortlist_dropped_nan_total", "Items left out because a ranker gave NaN.", counters.droppedNaN)
-    text.gauge("shortlist_requests_in_flight", "Requests being answered.", Double(node.router.inFlight))
-    text.family("shortlist_shards_ready", "gauge", "Shards with a ready replica, by version.")
-    for entry in node.router.catalog.entries {
-      text.line("shortlist_shards_ready", Self.labels(entry.release.id), "\(entry.replicas.readyShards)")
-    }
-    text.family("shortlist_shards", "gauge", "Shards, by version.")
-    for entry in node.router.catalog.entries {
-      text.line("shortlist_shards", Self.labels(entry.release.id), "\(entry.release.shardCount)")
-    }
-    text.family("shortlist_worker_up", "gauge", "1 when the worker may be asked.")
-    for member in node.membership.members {
-      text.line("shortlist_worker_up", "worker=\"\(MetricsText.escaped(member.name))\"", member.isUsable ? "1" : "0")
-    }
-    text.gauge("shortlist_connections", "Open client connections.", Double(server.openConnections))
-    text.counter("shortlist_connections_total", "Client connections accepted.", server.counters.accepted)
-    text.counter("shortlist_http_requests_total", "HTTP requests of any kind.", server.counters.requests)
-    text.counter("shortlist_http_cancelled_total", "Requests that the client took back.", server.counters.cancelled)
-    ProcessFigures().write(into: &text)
-    return text.text
+    CoordinatorMetricsPage.text(node: node, metrics: metrics, server: server, now: loop.now)
   }
-  private static func labels(_ id: ModelVersion) -> String { "model=\"\(id.model)\",version=\"\(id.version)\"" }
 }

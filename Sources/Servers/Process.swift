@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import HTTP2
 import Transport
+import Wire
 
 // What both roles do alike: say that they serve, log, end on a signal.
 
@@ -27,6 +28,7 @@ enum Announcement {
   static func ready(_ address: SocketAddress, port: UInt16) {
     Log.write(1, "ready http://\(SocketAddress(host: address.host, port: port))\n")
   }
+  static func admin(_ address: SocketAddress) { Log.write(1, "admin http://\(address)\n") }
 }
 
 /// SIGTERM or SIGINT once: leave in order. Twice: leave now.
@@ -79,6 +81,16 @@ struct ProcessFigures {
 
 /// Responses that are always the same.
 enum Heads {
+  static let grpc = ResponseHead(200, [("content-type", GRPC.contentType)])
+  static let grpcOK = ResponseHead(0, [("grpc-status", "0")])
+  static func grpcError(_ error: GRPC.StatusError) -> ResponseHead {
+    ResponseHead(
+      200,
+      [
+        ("content-type", GRPC.contentType), ("grpc-status", "\(error.status.rawValue)"),
+        ("grpc-message", GRPC.encodeMessage(error.message)),
+      ])
+  }
   static let text = ResponseHead(200, [("content-type", "text/plain; charset=utf-8")])
   static let metrics = ResponseHead(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")])
   static let unready = ResponseHead(503, [("content-type", "text/plain; charset=utf-8")])
@@ -92,4 +104,10 @@ enum Heads {
     return heads
   }()
   static func error(_ status: Int) -> ResponseHead { errors[status] ?? errors[500]! }
+}
+
+/// Carries a value of the loop across a thread that hands it back to the loop untouched.
+struct Unchecked<Value>: @unchecked Sendable {
+  let value: Value
+  init(_ value: Value) { self.value = value }
 }

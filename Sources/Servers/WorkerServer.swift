@@ -27,9 +27,16 @@ public final class WorkerServer: HTTPServerDelegate {
   private var running: [CallToken: Running] = [:]
   private var lastToken: CallToken = 0
   private var shutdown: Shutdown?
+  private var timer: TimerID?
+  private var drainingSince: Instant?
   private var bytesHeld = 0
   /// Time spent in the scorer, all threads together.
   private var scoring = Duration.zero
+  /// Reads slices, one after the other, away from the loop.
+  private let loader: ComputePool<Void>
+  /// Shards of the configuration that are not settled yet; it is ready when there are none.
+  private var awaited = 0
+  private lazy var companions = Companions(loop: loop)
 
   /// Runs a worker until it is told to end.
   /// - Returns: the exit status.
@@ -39,6 +46,7 @@ public final class WorkerServer: HTTPServerDelegate {
     server.start()
     server.loop.run()
     server.pool.stop()
+    server.loader.stop()
     return 0
   }
 
@@ -49,10 +57,21 @@ public final class WorkerServer: HTTPServerDelegate {
     let threads =
       configuration.scoringThreads > 0 ? configuration.scoringThreads : max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
     var random = SystemRandomNumberGenerator()
-    node = WorkerNode(
-      name: configuration.name, incarnation: random.next(), policy: WorkerPolicy(running: threads))
+    let cores = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    var settings = WorkerSettings(name: configuration.name, incarnation: random.next())
+    settings.address =
+      configuration.advertise?.description
+      ?? "\(SocketAddress(host: configuration.listen.host, port: server.port))"
+    settings.zone = configuration.zone
+    settings.capacityBytes =
+      configuration.memoryMiB > 0
+      ? UInt64(configuration.memoryMiB) << 20
+      : UInt64(sysconf(Int32(_SC_PHYS_PAGES))) * UInt64(sysconf(Int32(_SC_PAGESIZE))) / 5 * 4
+    node = WorkerNode(settings: settings, policy: WorkerPolicy(running: threads, cores: cores))
     // Signals are blocked before the threads start, so that the loop alone takes them.
-    pool = Self.withSignalsBlocked { ComputePool(threads: threads) { LegScorer() } }
+    (pool, loader) = Self.withSignalsBlocked {
+      (ComputePool(threads: threads) { LegScorer() }, ComputePool(threads: 1) {})
+    }
     server.delegate = self
   }
 
@@ -67,34 +86,63 @@ public final class WorkerServer: HTTPServerDelegate {
 
   private func start() {
     shutdown = Shutdown(on: loop) { [unowned self] in
+      drainingSince = loop.now
       send(.draining)
-      server.stop { self.loop.stop() }
     }
     server.start()
-    loop.schedule(at: loop.freshNow()) { [unowned self] in load(0, 0) }
+    let wanted = configuration.holdings.flatMap { holding in holding.shards.map { (holding.release, $0) } }
+    awaited = wanted.count
+    for (release, shard) in wanted { load(release, shard) }
+    announceWhenReady()
+    if !configuration.join.isEmpty { send(.join(coordinators: configuration.join.map(\.description))) }
   }
 
-  /// Loads the configured shards one after the other, a shard a turn, so that probes are answered in between. A damaged
-  /// shard is left out and said; the others serve.
-  private func load(_ holding: Int, _ shard: Int) {
-    guard holding < configuration.holdings.count else {
-      Announcement.ready(configuration.listen, port: server.port)
-      return
-    }
-    let wanted = configuration.holdings[holding]
-    guard shard < wanted.shards.count else { return load(holding + 1, 0) }
-    do {
-      var release = try hosted[wanted.release] ?? ReleaseLoading.hosted(wanted.release, store: configuration.store)
-      let slice = try ReleaseLoading.slice(wanted.release, wanted.shards[shard], store: configuration.store)
-      try release.add(slice)
-      hosted[wanted.release] = release
-      bytesHeld = hosted.values.reduce(0) { $0 + $1.memoryFootprint }
-      send(.loaded(wanted.release, shardCount: release.shardCount, wanted.shards[shard]))
-    } catch {
-      Log.line(configuration.name, "shard \(wanted.shards[shard]) of \(wanted.release) is not served: \(error)")
-    }
-    loop.schedule(at: loop.freshNow()) { [unowned self] in load(holding, shard + 1) }
+  private func announceWhenReady() {
+    if awaited == 0 { Announcement.ready(configuration.listen, port: server.port) }
   }
+
+  /// Reads a slice on the loader's thread. A damaged shard is left out and said; the others serve.
+  private func load(_ id: ModelVersion, _ shard: ShardID) {
+    let (loop, this, store) = (loop, Unchecked(self), configuration.store)
+    loader.submit {
+      let loaded = Result {
+        (try ReleaseLoading.hosted(id, store: store), try ReleaseLoading.slice(id, shard, store: store))
+      }
+      loop.execute { this.value.loaded(id, shard, loaded) }
+    }
+  }
+
+  private func loaded(_ id: ModelVersion, _ shard: ShardID, _ result: Result<(HostedRelease, Slice), any Error>) {
+    do {
+      let (fresh, slice) = try result.get()
+      var release = hosted[id] ?? fresh
+      try release.add(slice)
+      hosted[id] = release
+      send(.loaded(id, shardCount: release.shardCount, shard, bytes: UInt64(slice.memoryFootprint)))
+    } catch {
+      Log.line(configuration.name, "shard \(shard) of \(id) is not served: \(error)")
+      send(.loadFailed(id, shardCount: hosted[id]?.shardCount ?? 0, shard))
+    }
+    countBytes()
+    if awaited > 0 {
+      awaited -= 1
+      announceWhenReady()
+    }
+  }
+
+  private func unload(_ id: ModelVersion, _ shard: ShardID) {
+    hosted[id]?.remove(shard)
+    if hosted[id]?.shards.isEmpty == true { hosted[id] = nil }
+    countBytes()
+  }
+  private func countBytes() { bytesHeld = hosted.values.reduce(0) { $0 + $1.memoryFootprint } }
+
+  /// Says goodbye; what time is left of the drain is for what is open.
+  private func depart() {
+    let spent = loop.now - (drainingSince ?? loop.now)
+    server.stop(limit: max(.seconds(1), Self.drainLimit - spent)) { self.loop.stop() }
+  }
+  private static let drainLimit: Duration = .milliseconds(9800)
 
   // MARK: The node
 
@@ -129,6 +177,22 @@ public final class WorkerServer: HTTPServerDelegate {
     case .replyScore(let call, .failure(let failure)): refuse(call, failure)
     case .refuseLookup(let call, let failure): refuse(call, failure)
     case .replyStatus(let call, let status): succeed(call, status.encoded())
+    case .replyOrder(let call, nil): succeed(call, [])
+    case .replyOrder(let call, let failure?): refuse(call, failure)
+    case .load(let release, let shard): load(release, shard)
+    case .unload(let release, let shard): unload(release, shard)
+    case .join(let coordinator, let request):
+      companions.ask(coordinator, "/shortlist.v1.Coordinator/Join", request.encoded(), JoinReply.init(decoding:)) {
+        [unowned self] in send(.joined(coordinator: coordinator, $0))
+      }
+    case .leave(let coordinator, let request):
+      companions.ask(coordinator, "/shortlist.v1.Coordinator/Leave", request.encoded(), LeaveReply.init(decoding:)) {
+        [unowned self] in send(.mayLeave(coordinator: coordinator, $0))
+      }
+    case .depart: depart()
+    case .wake(let at):
+      if let timer { loop.cancel(timer) }
+      timer = loop.schedule(at: at) { [unowned self] in send(.woke) }
     }
   }
 
@@ -161,8 +225,6 @@ public final class WorkerServer: HTTPServerDelegate {
 
   // MARK: Coordinators
 
-  private static let grpcHead = ResponseHead(200, [("content-type", GRPC.contentType)])
-  private static let grpcOK = ResponseHead(0, [("grpc-status", "0")])
   private static let healthy = Array("ok\n".utf8)
 
   public func received(_ stream: ServerStream, on server: HTTPServer) {
@@ -187,6 +249,14 @@ public final class WorkerServer: HTTPServerDelegate {
             send(.statusRequested(call))
           } else if stream.isPath("/shortlist.v1.Worker/Lookup") {
             send(.lookupRequested(call, try LookupRequest(decoding: message)))
+          } else if stream.isPath("/shortlist.v1.Worker/Load") {
+            send(.loadRequested(call, try ShardOrder(decoding: message)))
+          } else if stream.isPath("/shortlist.v1.Worker/Unload") {
+            send(.unloadRequested(call, try ShardOrder(decoding: message)))
+          } else if stream.isPath("/shortlist.v1.Worker/Drain") {
+            succeed(call, [])
+            drainingSince = drainingSince ?? loop.now
+            send(.draining)
           } else if stream.isPath("/grpc.health.v1.Health/Check") {
             succeed(call, [0x08, 0x01])  // status: SERVING
           } else {
@@ -209,18 +279,12 @@ public final class WorkerServer: HTTPServerDelegate {
   }
   private func succeed(_ call: CallToken, message: (inout [UInt8]) -> Void) {
     guard let stream = streams.removeValue(forKey: call) else { return }
-    server.respond(stream, head: Self.grpcHead, trailers: Self.grpcOK) { GRPC.frame(into: &$0, message) }
+    server.respond(stream, head: Heads.grpc, trailers: Heads.grpcOK) { GRPC.frame(into: &$0, message) }
   }
   private func refuse(_ call: CallToken, _ failure: CallFailure) { refuse(call, GRPC.status(of: failure)) }
   private func refuse(_ call: CallToken, _ error: GRPC.StatusError) {
     guard let stream = streams.removeValue(forKey: call) else { return }
-    let head = ResponseHead(
-      200,
-      [
-        ("content-type", GRPC.contentType), ("grpc-status", "\(error.status.rawValue)"),
-        ("grpc-message", GRPC.encodeMessage(error.message)),
-      ])
-    server.respond(stream, head: head, body: [])
+    server.respond(stream, head: Heads.grpcError(error), body: [])
   }
 
   private func get(_ stream: ServerStream) {
@@ -260,10 +324,4 @@ public final class WorkerServer: HTTPServerDelegate {
     ProcessFigures().write(into: &text)
     return text.text
   }
-}
-
-/// Carries a value of the loop across a thread that hands it back to the loop untouched.
-private struct Unchecked<Value>: @unchecked Sendable {
-  let value: Value
-  init(_ value: Value) { self.value = value }
 }

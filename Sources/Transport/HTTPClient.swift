@@ -8,8 +8,14 @@ import RankingCore
 
 public protocol HTTPClientDelegate: AnyObject {
   func clientUp(_ client: HTTPClient)
-  /// Calls in flight have failed already.
+  /// The connection is lost, or could not be made. Calls in flight fail right after this.
   func clientDown(_ client: HTTPClient, reason: String)
+  /// The peer takes no further calls on this connection; those in flight go on. Another connection follows.
+  func clientClosing(_ client: HTTPClient)
+}
+
+extension HTTPClientDelegate {
+  public func clientClosing(_ client: HTTPClient) { clientDown(client, reason: "the peer is leaving") }
 }
 
 /// Numbers of one link. Origins: the failure policy, "Coordinator → worker" and "Health and membership".
@@ -178,9 +184,9 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     sent = 0
     let session = session
     self.session = nil
-    session?.close()
     if wasUp { delay = policy.reconnectFirst }
     delegate?.clientDown(self, reason: reason)
+    session?.close()
     guard reconnects, !isStopped else { return }
     let spread = 1 + policy.reconnectJitter * (2 * generator.unit() - 1)
     let pause = wait ?? .nanoseconds(Int64(Double(delay.nanoseconds) * spread))
@@ -212,7 +218,7 @@ public final class HTTPClient: DescriptorHandler, Flushable {
       if session.isLeaving, isUp {
         // Calls under way are still answered on this connection; new ones go elsewhere until there is another.
         isUp = false
-        delegate?.clientDown(self, reason: "the peer is leaving")
+        delegate?.clientClosing(self)
       }
       flushLater()
     case .wouldBlock: return

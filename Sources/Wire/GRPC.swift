@@ -103,6 +103,7 @@ public enum GRPC {
     case .overloaded: StatusError(.resourceExhausted, "the worker's queue is full")
     case .wrongVersion: StatusError(.failedPrecondition, "the version or its shards are not held here")
     case .deadlineExceeded: StatusError(.deadlineExceeded, "the deadline has passed")
+    case .stale: StatusError(.aborted, "the order is older than one already obeyed")
     case .workerError(let text): StatusError(.internal, text)
     }
   }
@@ -112,6 +113,7 @@ public enum GRPC {
     case .failedPrecondition: .wrongVersion
     case .deadlineExceeded, .cancelled: .deadlineExceeded
     case .unavailable: .connectionLost
+    case .aborted: .stale
     default: .workerError(message)
     }
   }

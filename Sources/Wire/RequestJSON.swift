@@ -6,7 +6,8 @@ public enum PublicAPI: String, Sendable, CaseIterable {
   case recommend, rank, similar
 
   private static let common = [
-    "model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage",
+    "model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage", "early_at",
+    "sticky", "session",
   ]
   private static let later = ["filter", "diversity", "explain"]
   private static let recommendFields =
@@ -119,6 +120,9 @@ private struct RequestParser {
       let range = RequestLimit.timeoutMilliseconds
       request.timeout = .nanoseconds(Int64(try number(key, in: range) * 1e6))
     case "min_coverage": request.minCoverage = try number(key, in: 0...1)
+    case "early_at": request.earlyAt = try number(key, in: 0...1)
+    case "sticky": request.sticky = try boolean(key)
+    case "session": request.session = try text(key, bytes: 1...RequestLimit.userBytes)
     case "priority":
       guard let priority = Priority(rawValue: try text(key, bytes: 0...64)) else {
         throw .field(key, "\"interactive\" or \"batch\"")

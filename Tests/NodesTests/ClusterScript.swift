@@ -54,7 +54,7 @@ struct ClusterScript {
         precondition(answers[token] == nil, "request \(token) was answered twice")
         answers[token] = outcome
       case .wake(let at): wakeAt = at
-      case .memberChanged: break
+      case .memberChanged, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload: break
       }
     }
   }

@@ -63,7 +63,7 @@ import Testing
     var strict = RankingRequest(subject: .anyone, k: 3)
     strict.minCoverage = 1
     cluster.request(2, strict)
-    cluster.score(leg: 1)
+    #expect(cluster.legs.count == 1, "what cannot be had is refused before anybody is asked")
     #expect(cluster.error(2)?.code == .unavailable)
     #expect(cluster.error(2)?.missing == missing)
   }
@@ -194,12 +194,15 @@ import Testing
     #expect(cluster.error(3)?.message == "\"vector\" has 3 numbers; home/v1 takes 2")
   }
 
-  @Test func inFlightRequestsAreBounded() {
-    var cluster = ClusterScript(workers: [[0]], shardCount: 1)
+  @Test func inFlightRequestsAreBoundedByTheRoomOfWorkers() {
+    var cluster = ClusterScript(workers: [[0], [0]], shardCount: 1)
     cluster.linkAll()
-    for token in 0...1024 as ClosedRange<RequestToken> { cluster.request(token) }
-    #expect(cluster.answers.count == 1)
-    #expect(cluster.error(1024)?.code == .overloaded)
+    let room = Int(cluster.node.router.policy.admitsUnknown)
+    for token in 0..<RequestToken(2 * room) { cluster.request(token) }
+    #expect(cluster.answers.isEmpty)
+    cluster.request(9999)
+    #expect(cluster.error(9999)?.code == .overloaded)
+    #expect(cluster.legs.count == 2 * room, "a request that is refused sends no leg")
   }
 }
 

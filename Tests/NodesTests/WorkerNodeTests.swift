@@ -24,6 +24,13 @@ import Testing
       case .replyScore(let call, .success): "reply \(call)"
       case .replyScore(let call, .failure(let failure)): "refuse \(call): \(failure)"
       case .refuseLookup(let call, let failure): "refuse \(call): \(failure)"
+      case .replyOrder(let call, let failure): failure.map { "refuse \(call): \($0)" } ?? "taken \(call)"
+      case .load(_, let shard): "load \(shard)"
+      case .unload(_, let shard): "unload \(shard)"
+      case .join(let coordinator, _): "join \(coordinator)"
+      case .leave(let coordinator, _): "leave \(coordinator)"
+      case .depart: "depart"
+      case .wake(let at): "wake at \(at)"
       case .replyStatus(_, let status): "status queued \(status.queued) running \(status.running)"
       }
     }

@@ -88,7 +88,7 @@ extension EventLoop {
     #expect(box.loop.run { box.released == nil } == true)
     #expect(
       box.journal.lines.withLock { $0 }
-        == ["up", "1: connectionLost", "2: connectionLost", "3: connectionLost", "down"])
+        == ["up", "down", "1: connectionLost", "2: connectionLost", "3: connectionLost"])
   }
 
   @Test func stoppingAndReleasingFromWithinACallIsSafe() throws {
@@ -125,7 +125,7 @@ extension EventLoop {
     #expect(box.loop.run { box.released == nil } == true)
     #expect(
       box.journal.lines.withLock { $0 }
-        == ["up", "1: connectionLost", "2: connectionLost", "3: connectionLost", "4: connectionLost", "down"])
+        == ["up", "down", "1: connectionLost", "2: connectionLost", "3: connectionLost", "4: connectionLost"])
   }
 
   @Test func aClientMovesToANewAddressAndItsOpenCallsFailOnce() throws {
@@ -146,7 +146,7 @@ extension EventLoop {
     #expect(second.seen.withLock { $0 } == ["received /echo 3"])
     #expect(
       box.journal.lines.withLock { $0 }
-        == ["up", "1: connectionLost", "2: connectionLost", "3: connectionLost", "down", "up", "9: 200, 3 bytes"])
+        == ["up", "down", "1: connectionLost", "2: connectionLost", "3: connectionLost", "up", "9: 200, 3 bytes"])
   }
 
   @Test func cancellingBeforeTheRequestHasLeftIsTold() throws {

@@ -1,0 +1,92 @@
+import RankingCore
+
+// How a request goes on when a phase is over, and how it ends.
+
+extension Router {
+  /// Moves a settled flight to its next phase or to its end.
+  mutating func proceed(_ flight: Flight, now: Instant, into effects: inout [Effect]) {
+    guard flight.isOpen else { return }
+    guard flight.isSettled || flight.isHopeless else { return arm(flight, now: now) }
+    guard flight.phase == .lookingUp else {
+      return finish(flight, outcome(flight, now: now), now: now, into: &effects)
+    }
+    do throws(RankingError) {
+      let missing = flight.missing
+      guard missing.isEmpty else {
+        throw RankingError(
+          .unavailable, "the vectors that the request names cannot be had: \(Self.listed(missing))", missing: missing)
+      }
+      try flight.resolveLookups(catalog.entries[flight.entry].release)
+      flight.planTasks()
+      launch(flight, now: now, into: &effects)
+      proceed(flight, now: now, into: &effects)
+    } catch {
+      finish(flight, .failure(error), now: now, into: &effects)
+    }
+  }
+
+  /// With enough of the items answered for, the rest is waited for only a part of what remains.
+  private mutating func arm(_ flight: Flight, now: Instant) {
+    guard let earlyAt = flight.request.earlyAt, !flight.isEarlyArmed, flight.phase == .scoring,
+      flight.coveredShare >= earlyAt
+    else { return }
+    flight.isEarlyArmed = true
+    let wait = Int64(Double(max(0, (flight.mergeBy - now).nanoseconds)) * policy.earlyWaitShare)
+    deadlines.insert(DeadlineHeap.Entry(at: now + .nanoseconds(wait), flight: flight.id, purpose: .merge))
+  }
+
+  private func outcome(_ flight: Flight, now: Instant) -> Result<Answer, RankingError> {
+    let coverage = flight.coverage
+    guard coverage.answered > 0 else {
+      let isRefusal = coverage.missing.allSatisfy { $0.reason == .overloaded }
+      return .failure(
+        RankingError(
+          isRefusal ? .overloaded : .unavailable, "no shard answered: \(Self.listed(coverage.missing))",
+          missing: coverage.missing))
+    }
+    guard coverage.items >= flight.request.minCoverage, !flight.isHopeless else {
+      return .failure(
+        RankingError(
+          .unavailable,
+          "coverage \(coverage.items) is below min_coverage \(flight.request.minCoverage): "
+            + Self.listed(coverage.missing), missing: coverage.missing))
+    }
+    var unknown = flight.unknown
+    let (entries, lists) = flight.merged.take()
+    if case .rank(let items) = flight.request.kind {
+      unknown += Self.unranked(items, flight, coverage, entries, lists)
+    }
+    return .success(
+      Answer(
+        release: flight.release, entries: entries, lists: lists, coldStart: flight.coldStart, coverage: coverage,
+        candidates: flight.query.candidates,
+        quality: Double(flight.query.candidates) / Double(flight.request.candidatesAsked), unknown: unknown,
+        requestID: flight.request.requestID, took: now - flight.start))
+  }
+
+  /// The items to rank that no worker knew, of the shards that answered. Items that were left out for another reason
+  /// (`exclude`, `min_score`) are not unknown, so workers are asked for no such thing: the difference is made here.
+  private static func unranked(
+    _ items: [String], _ flight: Flight, _ coverage: Coverage, _ entries: [Answer.Entry], _ lists: [ScoredList]
+  ) -> [String] {
+    guard flight.request.minScore == nil else { return [] }
+    var ranked = Set(entries.map { lists[Int($0.list)].ids[Int($0.position)] })
+    ranked.formUnion(flight.request.exclude)
+    let missing = Set(coverage.missing.map(\.shard))
+    return items.filter {
+      !ranked.contains($0) && !missing.contains(ShardID.owner(of: $0, shards: flight.shards.count))
+    }
+  }
+
+  private mutating func finish(
+    _ flight: Flight, _ outcome: Result<Answer, RankingError>, now: Instant, into effects: inout [Effect]
+  ) {
+    cancelOpenLegs(flight, now: now, isTimeout: now >= flight.mergeBy, into: &effects)
+    close(flight)
+    effects.append(.answer(flight.token, outcome))
+  }
+
+  static func listed(_ missing: [Coverage.Missing]) -> String {
+    missing.map { "shard \($0.shard) (\($0.reason.rawValue))" }.joined(separator: ", ")
+  }
+}
