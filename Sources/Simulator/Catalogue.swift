@@ -16,13 +16,23 @@ final class SimulatedUsers: UserDirectory {
 
 struct Catalogue {
   static let dimension = 4
-  static let itemsPerShard = 12
+  static let itemsPerShard = 8
   static let users = 20
 
   struct Version {
     var release: Release
-    /// By ordinal.
-    var vectors: [[Float]]
+    /// By ordinal, one after the other.
+    var components: [Float]
+    func vector(_ ordinal: Int) -> [Float] {
+      Array(components[ordinal * Catalogue.dimension..<(ordinal + 1) * Catalogue.dimension])
+    }
+    @inline(__always)
+    func dot(_ ordinal: Int, _ query: [Float]) -> Float {
+      var sum: Float = 0
+      let start = ordinal * Catalogue.dimension
+      for index in 0..<Catalogue.dimension { sum = sum + components[start + index] * query[index] }
+      return sum
+    }
     /// Changes the ranker's taste.
     var salt: UInt64
   }
@@ -44,7 +54,7 @@ struct Catalogue {
     ordinals = Dictionary(uniqueKeysWithValues: ids.enumerated().map { ($0.element, $0.offset) })
     func vector() -> [Float] { (0..<Self.dimension).map { _ in Float(generator.below(9)) - 4 } }
     for number in 0..<count {
-      let vectors = ids.map { _ in vector() }
+      let components = ids.flatMap { _ in vector() }
       var records: [String: UserRecord] = [:]
       for user in 0..<Self.users {
         let seen = (0..<8).map { _ in generator.below(ids.count) }
@@ -59,15 +69,10 @@ struct Catalogue {
         id: ModelVersion(model: "home", version: "v\(number + 1)"), dimension: Self.dimension,
         itemsPerShard: members.map { UInt64($0.count) }, userColumns: [], contextColumns: [], coldStart: vector(),
         users: SimulatedUsers(records))
-      versions.append(Version(release: release, vectors: vectors, salt: UInt64(number) &* 977))
+      versions.append(Version(release: release, components: components, salt: UInt64(number) &* 977))
     }
   }
 
-  static func dot(_ a: [Float], _ b: [Float]) -> Float {
-    var sum: Float = 0
-    for index in 0..<min(a.count, b.count) { sum = sum + a[index] * b[index] }
-    return sum
-  }
   /// Whole numbers: nothing is rounded, ties are common.
   static func rank(_ retrieval: Float, _ ordinal: Int, _ salt: UInt64) -> Float {
     Float((UInt64(ordinal) &* 7919 &+ salt) % 23) - retrieval * 0.25
@@ -87,7 +92,7 @@ struct Catalogue {
         for ordinal in members[task.shard.index]
         where !task.excludedOrdinals.contains(UInt64(ordinal)) && !task.excludedIDs.contains(ids[ordinal]) {
           top.offer(
-            ScoredItem(score: Self.dot(version.vectors[ordinal], query.vector), ordinal: ItemOrdinal(ordinal)))
+            ScoredItem(score: version.dot(ordinal, query.vector), ordinal: ItemOrdinal(ordinal)))
         }
         found = top.sorted()
       case .rank:
@@ -96,7 +101,7 @@ struct Catalogue {
             !task.excludedOrdinals.contains(UInt64(ordinal))
           else { continue }
           found.append(
-            ScoredItem(score: Self.dot(version.vectors[ordinal], query.vector), ordinal: ItemOrdinal(ordinal)))
+            ScoredItem(score: version.dot(ordinal, query.vector), ordinal: ItemOrdinal(ordinal)))
         }
       }
       for item in found {
@@ -119,7 +124,7 @@ struct Catalogue {
     let shards = request.shards.filter(held.contains)
     let found = request.ids.compactMap { id -> LookupReply.Found? in
       guard let ordinal = ordinals[id], shards.contains(ShardID.owner(of: id, shards: self.shards)) else { return nil }
-      return LookupReply.Found(id: id, ordinal: ItemOrdinal(ordinal), vector: version.vectors[ordinal])
+      return LookupReply.Found(id: id, ordinal: ItemOrdinal(ordinal), vector: version.vector(ordinal))
     }
     return LookupReply(release: request.release, shards: shards, found: found)
   }
@@ -142,7 +147,7 @@ struct Catalogue {
     case .anyone: query = version.release.coldStart
     case .item(let id):
       guard let ordinal = ordinals[id] else { return nil }
-      query = version.vectors[ordinal]
+      query = version.vector(ordinal)
       banned.insert(ordinal)
     case .recentItems(let recent):
       let known = recent.compactMap { ordinals[$0] }
@@ -155,7 +160,7 @@ struct Catalogue {
           var weight: Float = 1
           for _ in 0..<known.count - 1 - place { weight *= 0.85 }
           for k in query.indices {
-            let product = weight * version.vectors[ordinal][k]
+            let product = weight * version.vector(ordinal)[k]
             query[k] = query[k] + product
           }
         }
@@ -167,7 +172,7 @@ struct Catalogue {
       var scored: [(ordinal: Int, score: Float)] = []
       for ordinal in members[shard] where !banned.contains(ordinal) {
         if case .rank(let items) = request.kind, !items.contains(ids[ordinal]) { continue }
-        scored.append((ordinal, Self.dot(version.vectors[ordinal], query)))
+        scored.append((ordinal, version.dot(ordinal, query)))
       }
       if case .rank(let items) = request.kind {
         limit = items.count
