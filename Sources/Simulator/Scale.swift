@@ -95,6 +95,9 @@ public struct ScaleSimulation {
     var wish: UInt64 = 0
     var isMeasuring = false
 
+    // The first requests teach it what is usual.
+    let warmUp = options.requests / 10
+
     func send(_ event: CoordinatorEvent) {
       effects.removeAll(keepingCapacity: true)
       let before = clock()
@@ -111,6 +114,7 @@ public struct ScaleSimulation {
         case .cancel(let leg, _): cancelled.insert(leg)
         case .answer(let token, let outcome):
           guard let start = startedAt.removeValue(forKey: token) else { break }
+          guard Int(token) > warmUp else { break }
           took.append((now - start).milliseconds)
           if case .success(let answer) = outcome {
             if answer.coverage.missing.isEmpty { report.complete += 1 }
@@ -132,8 +136,6 @@ public struct ScaleSimulation {
           contextColumns: [], coldStart: [1], users: SimulatedUsers([:]))))
     for worker in 0..<options.workers { send(.linked(WorkerID(worker))) }
     queue.schedule(.request, at: now + .seconds(2))
-    // The first requests teach it what is usual.
-    let warmUp = options.requests / 10
     while report.requests < options.requests + warmUp || !startedAt.isEmpty, let next = queue.next() {
       now = next.at
       switch next.payload {

@@ -72,7 +72,7 @@ struct LiveCluster {
     try cluster.waitFor("every shard ready on \(replicas) of \(workers) workers") { report in
       let serving = report.workers.filter { $0.state == "alive" && !$0.draining && !$0.ejected }
       return serving.count == workers && report.releases[0].replicas == Array(repeating: replicas, count: 16)
-        && report.workers.allSatisfy { $0.holdings.allSatisfy(\.loading.isEmpty) }
+        && serving.allSatisfy { $0.holdings.allSatisfy(\.loading.isEmpty) && $0.holdings.first?.ready.isEmpty == false }
     }
   }
 }
