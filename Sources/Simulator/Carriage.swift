@@ -334,7 +334,11 @@ extension World {
       tell(c, .scored(leg, reply))
     case .lookup(let leg): tell(c, .lookedUp(leg, decode(result, LookupReply.init(decoding:))))
     case .load, .unload:
-      if case .failure(let failure) = result { tell(c, .ordered(worker, failure)) } else { tell(c, .ordered(worker, nil)) }
+      if case .failure(let failure) = result {
+        tell(c, .ordered(worker, failure))
+      } else {
+        tell(c, .ordered(worker, nil))
+      }
     }
   }
 

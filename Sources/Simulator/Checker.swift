@@ -1,7 +1,7 @@
 import RankingCore
 
-// Checks what a coordinator does against what the design promises (DESIGN §8), from the effects it gives and the replies
-// it gets, never from what it believes itself.
+// Checks what a coordinator does against what the design promises (DESIGN §8), from the effects it gives and the
+// replies it gets, never from what it believes itself.
 
 /// One request of a client, as seen from outside.
 struct Asked {
@@ -47,8 +47,9 @@ struct Checker {
   }
 
   /// A leg of scoring was sent.
-  mutating func sent(_ token: Int, _ request: ScoreRequest, retry tokens: RetryAllowance, now: Instant) throws(Violation)
-  {
+  mutating func sent(
+    _ token: Int, _ request: ScoreRequest, retry tokens: RetryAllowance, now: Instant
+  ) throws(Violation) {
     guard !asked[token].isAnswered else { throw Violation(text: "request \(token): a leg after its answer") }
     asked[token].isLookingUp = false
     var isExtra = false
@@ -116,7 +117,8 @@ struct Checker {
     asked[token].isAnswered = true
     let asked = asked[token]
     guard now <= asked.deadline + grace else {
-      throw Violation(text: "request \(token) was answered \((now - asked.deadline).milliseconds) ms after its deadline")
+      throw Violation(
+        text: "request \(token) was answered \((now - asked.deadline).milliseconds) ms after its deadline")
     }
     switch outcome {
     case .success(let answer): try check(answer, asked, token)
@@ -133,10 +135,11 @@ struct Checker {
   private func checkReasons(
     _ outcome: Result<Answer, RankingError>, _ asked: Asked, _ token: Int
   ) throws(Violation) {
-    let missing: [Coverage.Missing] = switch outcome {
-    case .success(let answer): answer.coverage.missing
-    case .failure(let error): error.missing
-    }
+    let missing: [Coverage.Missing] =
+      switch outcome {
+      case .success(let answer): answer.coverage.missing
+      case .failure(let error): error.missing
+      }
     for entry in missing
     where entry.reason == .noReadyReplica && asked.hadReplica & (1 << UInt64(entry.shard.index)) != 0
       && asked.sent & (1 << UInt64(entry.shard.index)) == 0

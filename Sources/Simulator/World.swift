@@ -5,7 +5,8 @@ import Routing
 import Wire
 
 // The nodes of a run and everything between them. Effects of a node become messages (bytes, through Wire) that arrive
-// after a while; what arrives is decoded and handed to the other node. Faults (Fate.swift) bend the links and the nodes.
+// after a while; what arrives is decoded and handed to the other node. Faults (Fate.swift) bend the links and the
+// nodes.
 
 /// What will happen.
 enum Happening {
@@ -218,6 +219,7 @@ final class World {
     }
   }
   private func collect(_ node: CoordinatorNode) {
+    report.primaryLegs += node.router.counters.primaryLegs
     report.hedges += node.router.counters.hedgeLegs
     report.retries += node.router.counters.retryLegs
     report.ejections += node.router.ejections.detected
@@ -264,7 +266,9 @@ final class World {
     note(index, "starts", Int(coordinators[index].life))
     for worker in workers.indices {
       links[index][worker] = Link(connection: links[index][worker].connection &+ 1, isWanted: !joins)
-      if !joins { queue.schedule(.connect(coordinator: index, worker: worker, life: coordinators[index].life), at: now) }
+      if !joins {
+        queue.schedule(.connect(coordinator: index, worker: worker, life: coordinators[index].life), at: now)
+      }
     }
     for version in catalogue.versions { tell(index, .loaded(version.release)) }
   }
@@ -334,7 +338,10 @@ final class World {
       queue.schedule(.request, at: now + .nanoseconds(gap / 2 + Int64(generator.below(Int(gap)))))
     }
     let coordinator = generator.below(coordinators.count)
-    let request = catalogue.request(requestNumber, generator: &generator)
+    let request =
+      hooks.isExperiment
+      ? RankingRequest(subject: .user("u\(generator.below(Catalogue.users))"), k: 10)
+      : catalogue.request(requestNumber, generator: &generator)
     let timeout: Duration = .milliseconds(hooks.isExperiment ? 500 : [500, 500, 500, 300, 30][generator.below(5)])
     guard coordinators[coordinator].isAlive, now >= coordinators[coordinator].frozenUntil else { return }
     let isLive = now >= fate.liveFrom

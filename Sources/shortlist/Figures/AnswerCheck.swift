@@ -48,7 +48,9 @@ final class TroubleLog: Sendable {
   }
   /// The commonest first.
   var notes: [String] {
-    counts.withLock { $0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(6).map { "\($0.value) × \($0.key)" }
+    counts.withLock { $0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(6).map {
+      "\($0.value) × \($0.key)"
+    }
   }
 }
 
@@ -85,7 +87,8 @@ final class AnswerCheck {
       let wanted = try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
       if given.items != wanted.items { return "other items than the oracle's for \(text.prefix(80))" }
       if given.answered != wanted.answered || given.coverageItems != wanted.coverageItems {
-        return "coverage \(given.answered), \(given.coverageItems) instead of \(wanted.coverageItems) for \(text.prefix(80))"
+        return
+          "coverage \(given.answered), \(given.coverageItems) instead of \(wanted.coverageItems) for \(text.prefix(80))"
       }
       return nil
     }

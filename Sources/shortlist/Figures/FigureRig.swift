@@ -50,7 +50,8 @@ struct FigureRig: Sendable {
   /// Every shard has all its replicas, and no worker is anything but alive.
   @discardableResult
   func waitUntilHealthy(_ cluster: LocalCluster, limit: Duration = .seconds(30)) throws -> ClusterReport {
-    try cluster.waitFor("every shard with \(Self.replicas) ready replicas, every worker alive", limit: limit) { report in
+    try cluster.waitFor("every shard with \(Self.replicas) ready replicas, every worker alive", limit: limit) {
+      report in
       report.replicasMin >= Self.replicas
         && report.workers.allSatisfy { $0.state == "alive" && !$0.draining && !$0.ejected }
     }
