@@ -41,12 +41,12 @@ struct FigureTable {
   init(_ invocation: Invocation) throws {
     self.invocation = invocation
     for name in invocation.arguments where name != "all" && !Self.names.contains(name) {
-      let hint = nearest(to: name, in: Self.names).map { "did you mean \($0)?" }
+      let all = "it is one of \(Self.names.joined(separator: ", ")) or all"
       throw UsageError(
-        "unknown row \"\(name)\"; \(hint ?? "it is one of \(Self.names.joined(separator: ", ")) or all")")
+        "unknown row \"\(name)\"; \(nearest(to: name, in: Self.names).map { "did you mean \($0)?" } ?? all)")
     }
-    wanted =
-      invocation.arguments.contains("all") ? Self.rows : Self.rows.filter { invocation.arguments.contains($0.name) }
+    let names = invocation.arguments
+    wanted = names.contains("all") ? Self.rows : Self.rows.filter { names.contains($0.name) }
   }
 
   func run() throws -> Int32 {
