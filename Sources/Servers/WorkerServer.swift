@@ -32,6 +32,8 @@ public final class WorkerServer: HTTPServerDelegate {
   private var drainingSince: Instant?
   private var bytesHeld = 0
   private var faults: FaultInjection?
+  /// Time spent in the scorer, all threads together.
+  private var scoring = Duration.zero
   /// Reads slices, one after the other, away from the loop.
   private let loader: ComputePool<Void>
   /// Shards of the configuration that are not settled yet; it is ready when there are none.
@@ -224,8 +226,11 @@ public final class WorkerServer: HTTPServerDelegate {
     let loop = loop
     let this = Unchecked(self)
     pool.submit { scorer in
+      let start = EventLoop.clock()
       let result = scorer.score(task, holding: release, cancelled: flag)
+      let took = EventLoop.clock() - start
       loop.execute {
+        this.value.scoring += took
         if let timer = this.value.running.removeValue(forKey: call)?.timer { this.value.loop.cancel(timer) }
         this.value.send(.scored(call, result))
       }
@@ -286,13 +291,16 @@ public final class WorkerServer: HTTPServerDelegate {
 
   private func reply(_ call: CallToken, _ result: Result<ScoreReply, CallFailure>) {
     switch result {
-    case .success(let reply): succeed(call, reply.encoded())
+    case .success(let reply): succeed(call) { bytes in ProtoWriter.append(to: &bytes) { reply.encode(into: &$0) } }
     case .failure(let failure): refuse(call, failure)
     }
   }
   private func succeed(_ call: CallToken, _ message: [UInt8]) {
+    succeed(call) { $0 += message }
+  }
+  private func succeed(_ call: CallToken, message: (inout [UInt8]) -> Void) {
     guard let stream = streams.removeValue(forKey: call) else { return }
-    server.respond(stream, head: Heads.grpc, body: GRPC.frame(message), trailers: Heads.grpcOK)
+    server.respond(stream, head: Heads.grpc, trailers: Heads.grpcOK) { GRPC.frame(into: &$0, message) }
   }
   private func refuse(_ call: CallToken, _ failure: CallFailure) { refuse(call, GRPC.status(of: failure)) }
   private func refuse(_ call: CallToken, _ error: GRPC.StatusError) {
@@ -327,6 +335,8 @@ public final class WorkerServer: HTTPServerDelegate {
     let counters = node.counters
     let status = node.status(now: loop.now)
     text.counter("shortlist_worker_legs_total", "Legs scored.", counters.scored)
+    text.family("shortlist_worker_scoring_seconds_total", "counter", "Time spent in the scorer, all threads together.")
+    text.line("shortlist_worker_scoring_seconds_total", "", "\(Double(scoring.nanoseconds) / 1e9)")
     text.family("shortlist_worker_refused_total", "counter", "Legs not scored, by reason.")
     for (reason, count) in [
       ("overloaded", counters.refused), ("expired", counters.expired), ("cancelled", counters.cancelled),
