@@ -15,9 +15,10 @@ import Testing
     defer { live.cluster.stop() }
     // The first two that joined were given everything; then it spreads.
     let report = try live.cluster.waitFor("every shard on one worker of each zone") { report in
-      report.workers.count == 4 && (0..<TestBundle.shards).allSatisfy { shard in
-        report.workers.filter { $0.ready.contains(shard) }.map(\.zone).sorted() == ["north", "south"]
-      }
+      report.workers.count == 4
+        && (0..<TestBundle.shards).allSatisfy { shard in
+          report.workers.filter { $0.ready.contains(shard) }.map(\.zone).sorted() == ["north", "south"]
+        }
     }
     #expect(report.drives && report.releases.map(\.published) == [true])
     try live.expectOracle(requests: 120)
