@@ -213,7 +213,9 @@ public struct Membership: Sendable {
     func consider(_ at: Instant) { if earliest.map({ at < $0 }) ?? true { earliest = at } }
     for member in members {
       if member.isLinked { consider(member.probes.due) }
-      if member.state == .down || member.state == .joining, let since = member.downSince { consider(since + policy.replacedAfter) }
+      if member.state == .down || member.state == .joining, let since = member.downSince {
+        consider(since + policy.replacedAfter)
+      }
     }
     due = earliest
   }

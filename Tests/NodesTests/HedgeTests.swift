@@ -252,7 +252,7 @@ import Testing
   }
 
   @Test func aHedgeThatCanNeverBePaidForDoesNotBlockTheLine() {
-    // w1 holds twelve shards, and each of them one other worker: its leg would need twelve more, and ten tokens are all.
+    // w1 holds twelve shards, and each of them one other worker: its leg would need twelve more; ten tokens are all.
     var cluster = ClusterScript(workers: [Array(0..<12)] + (0..<12).map { [$0] }, shardCount: 12)
     for worker in 0..<13 { cluster.latency[WorkerID(worker)] = worker == 0 ? .microseconds(200) : .milliseconds(4) }
     cluster.linkAll()
