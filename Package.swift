@@ -21,6 +21,10 @@ let package = Package(
     .target(name: "Routing", dependencies: ["RankingCore", "Membership"], swiftSettings: warnings),
     .target(name: "Nodes", dependencies: ["RankingCore", "Membership", "Routing"], swiftSettings: warnings),
 
+    .target(
+      name: "Simulator", dependencies: ["RankingCore", "Wire", "Membership", "Routing", "Nodes"],
+      swiftSettings: warnings + [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]),
+
     .target(name: "Scoring", dependencies: ["CScoring", "RankingCore"], swiftSettings: warnings),
     .target(
       name: "Bundles", dependencies: ["CLinux", "COpenSSL", "RankingCore", "Scoring"], swiftSettings: warnings),
@@ -38,7 +42,8 @@ let package = Package(
     .executableTarget(
       name: "shortlist",
       dependencies: [
-        "RankingCore", "Wire", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "ClusterHarness",
+        "RankingCore", "Wire", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
+        "ClusterHarness",
       ],
       swiftSettings: warnings),
 
@@ -47,6 +52,8 @@ let package = Package(
     .testTarget(name: "WireTests", dependencies: ["RankingCore", "Wire"], swiftSettings: warnings),
     .testTarget(
       name: "NodesTests", dependencies: ["RankingCore", "Membership", "Routing", "Nodes"], swiftSettings: warnings),
+    .testTarget(
+      name: "SimulatorTests", dependencies: ["RankingCore", "Routing", "Simulator"], swiftSettings: warnings),
     .testTarget(name: "ScoringTests", dependencies: ["CScoring", "RankingCore", "Scoring"], swiftSettings: warnings),
     .testTarget(
       name: "BundlesTests", dependencies: ["RankingCore", "Scoring", "Bundles", "Oracle", "Wire"],

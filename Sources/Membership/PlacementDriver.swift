@@ -15,7 +15,7 @@ public struct PlacementPolicy: Sendable {
   /// Workers per shard.
   public var replicas = 2
   /// Shards that one worker is told to load at a time; it reads them one after the other.
-  public var loadsPerWorker = 4
+  public var loadsPerWorker = 16
   /// Shards being loaded in the whole cluster: a burst of loads must not starve the traffic.
   public var loadsMax = 64
   /// An order that shows no effect in the worker's status by then is given again.
@@ -80,13 +80,13 @@ public struct PlacementDriver: Sendable {
     settle(members, now)
     let loadingNow = members.reduce(0) { $0 + ($1.isUsable ? Self.loading($1) : 0) }
 
-    var orders: [Order] = []
+    var (loads, unloads) = (Batches(), Batches())
     for (release, target) in zip(releases, targets) {
       for shard in target.indices {
         let wanted = target[shard].map { eligible[$0] }
         for member in wanted where !holds(member, release.id, ShardID(shard)) {
           guard mayLoad(member, release, shard, of: releases, loadingNow: loadingNow) else { continue }
-          orders.append(.load(member.id, order(release.id, shard)))
+          loads.add(member.id, release.id, ShardID(shard))
           loadsOrdered += 1
           note(member.id, release, shard, isLoad: true, now)
         }
@@ -98,13 +98,26 @@ public struct PlacementDriver: Sendable {
         where member.isUsable && !member.isDraining && !wanted.contains(where: { $0.id == member.id })
           && state(member, release.id, ShardID(shard)) == .ready && !isPending(member.id, release.id, ShardID(shard))
         {
-          orders.append(.unload(member.id, order(release.id, shard)))
+          unloads.add(member.id, release.id, ShardID(shard))
           unloadsOrdered += 1
           note(member.id, release, shard, isLoad: false, now)
         }
       }
     }
-    return orders
+    return loads.all.map { .load($0.worker, order($0.release, $0.shards)) }
+      + unloads.all.map { .unload($0.worker, order($0.release, $0.shards)) }
+  }
+
+  /// One order per worker and version: several at once could overtake each other, and the older one would be refused.
+  private struct Batches {
+    private(set) var all: [(worker: WorkerID, release: ModelVersion, shards: [ShardID])] = []
+    mutating func add(_ worker: WorkerID, _ release: ModelVersion, _ shard: ShardID) {
+      if let index = all.firstIndex(where: { $0.worker == worker && $0.release == release }) {
+        all[index].shards.append(shard)
+      } else {
+        all.append((worker, release, [shard]))
+      }
+    }
   }
 
   private enum ReplicaState { case absent, loading, ready, failed }
@@ -174,9 +187,9 @@ public struct PlacementDriver: Sendable {
     return taken <= status.capacityBytes && release.bytesPerShard[shard] <= status.capacityBytes - taken
   }
 
-  private mutating func order(_ release: ModelVersion, _ shard: Int) -> ShardOrder {
+  private mutating func order(_ release: ModelVersion, _ shards: [ShardID]) -> ShardOrder {
     term.revision += 1
-    return ShardOrder(term: term, release: release, shards: [ShardID(shard)])
+    return ShardOrder(term: term, release: release, shards: shards)
   }
   private mutating func note(
     _ worker: WorkerID, _ release: PlacedRelease, _ shard: Int, isLoad: Bool, _ now: Instant

@@ -197,6 +197,9 @@ public struct WorkerNode: Sendable {
     jobs.isEmpty ? 4 : Double(jobs.values.reduce(0) { $0 + $1.request.tasks.count }) / Double(jobs.count)
   }
 
+  /// The shards of a version that are ready to score.
+  public func held(_ release: ModelVersion) -> [ShardID] { holding(release)?.ready ?? [] }
+
   func holding(_ release: ModelVersion) -> WorkerStatus.Holding? {
     holdings.first { $0.release == release }
   }

@@ -1,0 +1,198 @@
+import RankingCore
+
+// Checks what a coordinator does against what the design promises (DESIGN §8), from the effects it gives and the replies
+// it gets, never from what it believes itself.
+
+/// One request of a client, as seen from outside.
+struct Asked {
+  var request: RankingRequest
+  var coordinator: Int
+  var life: UInt32
+  var at: Instant
+  var deadline: Instant
+  var isAnswered = false
+  /// It vanished with its coordinator.
+  var isGone = false
+  /// Legs on their way per shard.
+  var open: [UInt8]
+  /// Whether the shard was ever sent out.
+  var sent: UInt64 = 0
+  /// Shards that a reply to one of its open legs spoke for.
+  var replied: UInt64 = 0
+  /// Shards that had a ready replica when it came.
+  var hadReplica: UInt64 = 0
+  var isLookingUp: Bool
+  /// It must be answered in full.
+  var mustSucceed: Bool
+}
+
+struct Checker {
+  let catalogue: Catalogue
+  var asked: [Asked] = []
+  /// Per life of a coordinator.
+  var primaryLegs = 0
+  var hedgeLegs = 0
+  var retryLegs = 0
+  var coveredByLoss = 0
+  var since = Instant(nanoseconds: 0)
+
+  init(_ catalogue: Catalogue) { self.catalogue = catalogue }
+
+  mutating func coordinatorStarted(at now: Instant) {
+    primaryLegs = 0
+    hedgeLegs = 0
+    retryLegs = 0
+    coveredByLoss = 0
+    since = now
+  }
+
+  /// A leg of scoring was sent.
+  mutating func sent(_ token: Int, _ request: ScoreRequest, retry tokens: RetryAllowance, now: Instant) throws(Violation)
+  {
+    guard !asked[token].isAnswered else { throw Violation(text: "request \(token): a leg after its answer") }
+    asked[token].isLookingUp = false
+    var isExtra = false
+    var isHedge = true
+    for task in request.tasks {
+      let shard = task.shard.index
+      if asked[token].sent & (1 << UInt64(shard)) != 0 { isExtra = true }
+      if asked[token].open[shard] == 0 { isHedge = false }
+      asked[token].sent |= 1 << UInt64(shard)
+      asked[token].open[shard] += 1
+    }
+    try count(isExtra: isExtra, isHedge: isHedge, tokens, now)
+  }
+
+  /// A leg that looks vectors up was sent.
+  mutating func lookedUp(isExtra: Bool, isHedge: Bool, retry tokens: RetryAllowance, now: Instant) throws(Violation) {
+    try count(isExtra: isExtra, isHedge: isHedge, tokens, now)
+  }
+
+  struct RetryAllowance {
+    var perLeg: Double
+    var perSecond: Double
+    var saved: Double
+    var hedgePerLeg: Double
+  }
+
+  private mutating func count(
+    isExtra: Bool, isHedge: Bool, _ tokens: RetryAllowance, _ now: Instant
+  ) throws(Violation) {
+    if !isExtra {
+      primaryLegs += 1
+    } else if isHedge {
+      hedgeLegs += 1
+      // The budget is paid before the legs of the very event that earned it are seen here.
+      let allowed = tokens.hedgePerLeg * Double(primaryLegs + catalogue.shards)
+      guard Double(hedgeLegs) <= allowed else {
+        throw Violation(text: "\(hedgeLegs) hedges for \(primaryLegs) primary legs: over the budget")
+      }
+    } else {
+      retryLegs += 1
+      let seconds = Double((now - since).nanoseconds) / 1e9
+      let allowed =
+        tokens.saved + tokens.perLeg * Double(primaryLegs + catalogue.shards) + tokens.perSecond * (seconds + 1)
+        + Double(coveredByLoss)
+      guard Double(retryLegs) <= allowed else {
+        throw Violation(text: "\(retryLegs) retries for \(primaryLegs) primary legs: over the budget")
+      }
+    }
+  }
+
+  /// A reply to a leg that is open.
+  mutating func replied(_ token: Int, _ shards: [ShardID]) {
+    for shard in shards where shard.index < catalogue.shards { asked[token].replied |= 1 << UInt64(shard.index) }
+  }
+  mutating func legEnded(_ token: Int, _ shards: [Int]) {
+    for shard in shards where asked[token].open[shard] > 0 { asked[token].open[shard] -= 1 }
+  }
+
+  // MARK: Answers
+
+  mutating func answered(
+    _ token: Int, _ outcome: Result<Answer, RankingError>, now: Instant, grace: Duration
+  ) throws(Violation) {
+    guard !asked[token].isAnswered else { throw Violation(text: "request \(token) was answered twice") }
+    asked[token].isAnswered = true
+    let asked = asked[token]
+    guard now <= asked.deadline + grace else {
+      throw Violation(text: "request \(token) was answered \((now - asked.deadline).milliseconds) ms after its deadline")
+    }
+    switch outcome {
+    case .success(let answer): try check(answer, asked, token)
+    case .failure(let error):
+      guard !asked.mustSucceed else { throw Violation(text: "request \(token) had to succeed: \(error)") }
+      if asked.replied != 0, asked.request.minCoverage == 0, !asked.isLookingUp {
+        throw Violation(text: "request \(token) failed although shards had answered: \(error)")
+      }
+    }
+    if !asked.isLookingUp, asked.hadReplica != 0 { try checkReasons(outcome, asked, token) }
+  }
+
+  /// A shard with a ready replica was asked of somebody.
+  private func checkReasons(
+    _ outcome: Result<Answer, RankingError>, _ asked: Asked, _ token: Int
+  ) throws(Violation) {
+    let missing: [Coverage.Missing] = switch outcome {
+    case .success(let answer): answer.coverage.missing
+    case .failure(let error): error.missing
+    }
+    for entry in missing
+    where entry.reason == .noReadyReplica && asked.hadReplica & (1 << UInt64(entry.shard.index)) != 0
+      && asked.sent & (1 << UInt64(entry.shard.index)) == 0
+    {
+      throw Violation(text: "request \(token): shard \(entry.shard) had a ready replica and nobody was asked")
+    }
+  }
+
+  private func check(_ answer: Answer, _ asked: Asked, _ token: Int) throws(Violation) {
+    func fail(_ text: String) -> Violation { Violation(text: "request \(token): \(text)") }
+    guard let version = catalogue.versions.firstIndex(where: { $0.release.id == answer.release }) else {
+      throw fail("made from \(answer.release), which does not exist")
+    }
+    if let wanted = asked.request.version, wanted != answer.release.version {
+      throw fail("made from \(answer.release) though \(wanted) was asked for")
+    }
+    let coverage = answer.coverage
+    let missing = coverage.missing.map(\.shard.index)
+    guard coverage.shards == catalogue.shards, coverage.answered + missing.count == catalogue.shards,
+      zip(missing, missing.dropFirst()).allSatisfy({ $0 < $1 })
+    else { throw fail("coverage does not add up: \(coverage)") }
+    var isNeeded = [Bool](repeating: true, count: catalogue.shards)
+    if case .rank(let items) = asked.request.kind {
+      isNeeded = [Bool](repeating: false, count: catalogue.shards)
+      for id in items { isNeeded[ShardID.owner(of: id, shards: catalogue.shards).index] = true }
+    }
+    var covered = [Bool](repeating: true, count: catalogue.shards)
+    for shard in missing { covered[shard] = false }
+    for shard in 0..<catalogue.shards
+    where covered[shard] && isNeeded[shard] && asked.replied & (1 << UInt64(shard)) == 0 {
+      throw fail("says that shard \(shard) answered; it did not")
+    }
+    let items = covered.indices.reduce(0) { $0 + (covered[$1] ? catalogue.members[$1].count : 0) }
+    let share = missing.isEmpty ? 1 : Double(items) / Double(catalogue.ids.count)
+    guard coverage.items == share else { throw fail("covers \(share) of the items and says \(coverage.items)") }
+    guard coverage.items >= asked.request.minCoverage else { throw fail("below min_coverage") }
+    guard !asked.mustSucceed || missing.isEmpty else { throw fail("had to be complete: \(coverage)") }
+    guard answer.candidates <= asked.request.candidatesAsked,
+      answer.quality == Double(answer.candidates) / Double(asked.request.candidatesAsked)
+    else { throw fail("quality \(answer.quality) does not fit R \(answer.candidates)") }
+    guard
+      let expected = catalogue.oracle(
+        asked.request, version: version, covered: { covered[$0] }, candidates: answer.candidates)
+    else { throw fail("answered although the item does not exist") }
+    let isSame =
+      expected.count == answer.entries.count
+      && zip(expected, answer.entries).allSatisfy {
+        UInt64($0.ordinal) == $1.item.ordinal.rawValue && $0.score.bitPattern == $1.item.score.bitPattern
+      }
+    guard isSame else {
+      throw fail(
+        "differs from the oracle: \(expected.map { "\($0.ordinal):\($0.score)" }) and "
+          + "\(answer.entries.map { "\($0.item.ordinal.rawValue):\($0.item.score)" }), \(coverage)")
+    }
+    for entry in answer.entries where answer.id(entry) != catalogue.ids[Int(entry.item.ordinal.rawValue)] {
+      throw fail("item \(entry.item.ordinal.rawValue) carries the id \(answer.id(entry))")
+    }
+  }
+}
