@@ -194,8 +194,8 @@ extension Router {
       && reply.items.count <= flight.query.k && reply.items.isWellFormed
   }
 
-  /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded in the
-  /// meantime: somebody else may have them.
+  /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded in
+  /// the meantime: somebody else may have them.
   mutating func settle(
     _ leg: Leg, of flight: Flight, answered: [ShardID], now: Instant, into effects: inout [Effect]
   ) {
