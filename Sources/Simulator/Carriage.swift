@@ -42,16 +42,17 @@ extension World {
     case .lookup(let leg, let worker, let request, let timeout):
       let token = owner(of: leg, c)
       note(c, "looks up at", worker.index, token)
-      let others = coordinators[c].legs.filter { $0.key.requestKey == leg.requestKey && $0.key != leg }
+      let others = coordinators[c].checker.asked[token].lookups
       let wanted = request.shards.map(\.index)
-      let isHedge = others.contains { calls[$0.value].isOpen && !Set(calls[$0.value].shards).isDisjoint(with: wanted) }
-      let isExtra = isHedge || others.contains { !Set(calls[$0.value].shards).isDisjoint(with: wanted) }
+      let isExtra = others.contains { !Set(calls[$0].shards).isDisjoint(with: wanted) }
+      let isHedge = others.contains { calls[$0].isOpen && !Set(calls[$0].shards).isDisjoint(with: wanted) }
       try coordinators[c].checker.lookedUp(isExtra: isExtra, isHedge: isHedge, retry: allowance, now: now)
       guard let call = send(c, worker.index, .lookup(leg), request.encoded(), timeout) else {
         return .lookedUp(leg, .failure(.connectionLost))
       }
       calls[call].token = token
       calls[call].shards = wanted
+      coordinators[c].checker.asked[token].lookups.append(call)
       coordinators[c].legs[leg] = call
     case .cancel(let leg, let worker):
       note(c, "takes back from", worker.index)

@@ -90,7 +90,9 @@ struct Catalogue {
       case .retrieve:
         var top = TopK(k: query.candidates)
         for ordinal in members[task.shard.index]
-        where !task.excludedOrdinals.contains(UInt64(ordinal)) && !task.excludedIDs.contains(ids[ordinal]) {
+        where !task.excludedOrdinals.contains(UInt64(ordinal))
+          && (task.excludedIDs.isEmpty || !task.excludedIDs.contains(ids[ordinal]))
+        {
           top.offer(
             ScoredItem(score: version.dot(ordinal, query.vector), ordinal: ItemOrdinal(ordinal)))
         }
@@ -166,28 +168,42 @@ struct Catalogue {
         }
       }
     }
-    var results: [(ordinal: Int, score: Float)] = []
+    var results: [UInt64] = []
+    results.reserveCapacity(ids.count)
     var limit = request.k
+    var scored: [UInt64] = []
     for shard in 0..<shards where covered(shard) {
-      var scored: [(ordinal: Int, score: Float)] = []
-      for ordinal in members[shard] where !banned.contains(ordinal) {
+      scored.removeAll(keepingCapacity: true)
+      for ordinal in members[shard] where banned.isEmpty || !banned.contains(ordinal) {
         if case .rank(let items) = request.kind, !items.contains(ids[ordinal]) { continue }
-        scored.append((ordinal, version.dot(ordinal, query)))
+        scored.append(Self.key(version.dot(ordinal, query), ordinal))
       }
       if case .rank(let items) = request.kind {
         limit = items.count
-      } else {
-        scored.sort { $0.score != $1.score ? $0.score > $1.score : $0.ordinal < $1.ordinal }
-        scored = Array(scored.prefix(candidates))
+      } else if scored.count > candidates {
+        scored.sort()
+        scored.removeLast(scored.count - candidates)
       }
-      for entry in scored {
-        let score = Self.rank(entry.score, entry.ordinal, version.salt)
+      for key in scored {
+        let ordinal = Int(key & 0xFFFF_FFFF)
+        let score = Self.rank(Self.score(of: key), ordinal, version.salt)
         if let least = request.minScore, score < least { continue }
-        results.append((entry.ordinal, score))
+        results.append(Self.key(score, ordinal))
       }
     }
-    results.sort { $0.score != $1.score ? $0.score > $1.score : $0.ordinal < $1.ordinal }
-    return Array(results.prefix(limit))
+    results.sort()
+    return results.prefix(limit).map { (Int($0 & 0xFFFF_FFFF), Self.score(of: $0)) }
+  }
+
+  /// A number that is smaller the earlier (score, ordinal) stands in the total order: numbers are quickly sorted.
+  static func key(_ score: Float, _ ordinal: Int) -> UInt64 {
+    let bits = (score + 0).bitPattern
+    let ascending = bits & 0x8000_0000 == 0 ? bits | 0x8000_0000 : ~bits
+    return UInt64(~ascending) << 32 | UInt64(ordinal)
+  }
+  static func score(of key: UInt64) -> Float {
+    let ascending = ~UInt32(key >> 32)
+    return Float(bitPattern: ascending & 0x8000_0000 != 0 ? ascending & 0x7FFF_FFFF : ~ascending)
   }
 
   // MARK: Requests

@@ -22,6 +22,8 @@ struct Asked {
   /// Shards that had a ready replica when it came.
   var hadReplica: UInt64 = 0
   var isLookingUp: Bool
+  /// Its calls that look vectors up.
+  var lookups: [Int] = []
   /// It must be answered in full.
   var mustSucceed: Bool
 }

@@ -12,6 +12,9 @@ struct Fate {
   let liveFrom: Instant
   let kinds: [FaultKind]
   var diesOnNextScore: Int?
+  /// A second crash is another fault only after the first has been got over: the worker is back and has its shards.
+  var lastCrash: Instant?
+  static let recovery: Duration = .seconds(5)
   private let start: Instant
   private let times: [Instant]
   private let strikes: [Instant]
@@ -63,6 +66,7 @@ extension World {
     switch kind {
     case .workerCrash:
       if fate.isGentleRun {
+        if let last = fate.lastCrash, now < last + Fate.recovery { return }
         fate.diesOnNextScore = worker
       } else {
         crashWorker(worker)
@@ -147,6 +151,8 @@ extension World {
   /// One crash with a leg on its way, long after everything has healed: it must cost nobody anything.
   func strikeInPeace() {
     guard !hooks.isExperiment else { return }
+    if let last = fate.lastCrash, now < last + Fate.recovery { return }
+    guard fate.diesOnNextScore == nil else { return }
     report.faults[FaultKind.workerCrash.rawValue] += 1
     fate.diesOnNextScore = generator.below(workers.count)
   }

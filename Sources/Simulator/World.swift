@@ -276,6 +276,7 @@ final class World {
   func crashWorker(_ index: Int) {
     guard workers[index].isAlive else { return }
     note(workerNode(index), "dies")
+    fate.lastCrash = now
     workers[index].isAlive = false
     workers[index].life += 1
     for coordinator in coordinators.indices where links[coordinator][index].isUp {
