@@ -24,7 +24,7 @@ enum ScaleCommand {
     for shards in [1, 3, 10, 30, 100, 300, 1000] {
       for hedging in [false, true] {
         // The whole number of requests for the full fan-out with hedging; enough for a p99 elsewhere.
-        let count = shards == 1000 && hedging ? requests : max(100, requests / 10)
+        let count = shards == 1000 && hedging ? requests : max(100, requests / 20)
         Console.live("\(shards) shards, \(hedging ? "with" : "without") hedging: \(count) requests …")
         rows.append(row(shards, hedging, count))
       }
