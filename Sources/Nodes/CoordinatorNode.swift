@@ -133,7 +133,7 @@ public final class CoordinatorNode {
       wakeAt = nil
       membership.tick(now: now, into: &membershipEffects)
       router.tick(now: now, into: &routerEffects)
-      drive(now: now, into: &effects)
+      if let due = driver?.due, due <= now { drive(now: now, into: &effects) }
     }
     settle(now: now, into: &effects)
     wish(into: &effects)

@@ -158,12 +158,12 @@ extension World {
       if generator.below(100) == 0 { nanoseconds += generator.below(10_000_000) }
       if now < workers[w].slowUntil { nanoseconds *= workers[w].slowness }
       queue.schedule(
-        .scored(worker: w, life: workers[w].life, call: Int(token), catalogue.score(request)),
+        .scored(worker: w, life: workers[w].life, call: Int(token), scorer.score(request, of: catalogue)),
         at: now + .nanoseconds(Int64(nanoseconds)))
     case .abort: break
     case .lookUp(let token, let request):
       let held = workers[w].node.held(request.release)
-      if let reply = catalogue.look(up: request, held: held) {
+      if let reply = SliceScorer.look(up: request, held: held, in: catalogue) {
         respond(Int(token), .success(reply.encoded()))
       } else {
         respond(Int(token), .failure(.wrongVersion))

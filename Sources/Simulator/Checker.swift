@@ -5,7 +5,10 @@ import RankingCore
 
 /// One request of a client, as seen from outside.
 struct Asked {
-  var request: RankingRequest
+  let request: RankingRequest
+  /// Its number in the workload, and the shards that owe something.
+  var template: Int
+  var needed: UInt64
   var coordinator: Int
   var life: UInt32
   var at: Instant
@@ -36,7 +39,12 @@ struct Checker {
   var coveredByLoss = 0
   var since = Instant(nanoseconds: 0)
 
-  init(_ catalogue: Catalogue) { self.catalogue = catalogue }
+  private let oracle: PlainOracle
+
+  init(_ catalogue: Catalogue, _ oracle: PlainOracle) {
+    self.catalogue = catalogue
+    self.oracle = oracle
+  }
 
   mutating func coordinatorStarted(at now: Instant) {
     primaryLegs = 0
@@ -147,7 +155,7 @@ struct Checker {
 
   private func check(_ answer: Answer, _ asked: Asked, _ token: Int) throws(Violation) {
     func fail(_ text: String) -> Violation { Violation(text: "request \(token): \(text)") }
-    guard let version = catalogue.versions.firstIndex(where: { $0.release.id == answer.release }) else {
+    guard let version = catalogue.version(of: answer.release) else {
       throw fail("made from \(answer.release), which does not exist")
     }
     if let wanted = asked.request.version, wanted != answer.release.version {
@@ -158,18 +166,14 @@ struct Checker {
     guard coverage.shards == catalogue.shards, coverage.answered + missing.count == catalogue.shards,
       zip(missing, missing.dropFirst()).allSatisfy({ $0 < $1 })
     else { throw fail("coverage does not add up: \(coverage)") }
-    var isNeeded = [Bool](repeating: true, count: catalogue.shards)
-    if case .rank(let items) = asked.request.kind {
-      isNeeded = [Bool](repeating: false, count: catalogue.shards)
-      for id in items { isNeeded[ShardID.owner(of: id, shards: catalogue.shards).index] = true }
+    var covered = UInt64.max >> UInt64(64 - catalogue.shards)
+    var items = catalogue.ids.count
+    for shard in missing {
+      covered &= ~(1 << UInt64(shard))
+      items -= catalogue.members[shard].count
     }
-    var covered = [Bool](repeating: true, count: catalogue.shards)
-    for shard in missing { covered[shard] = false }
-    for shard in 0..<catalogue.shards
-    where covered[shard] && isNeeded[shard] && asked.replied & (1 << UInt64(shard)) == 0 {
-      throw fail("says that shard \(shard) answered; it did not")
-    }
-    let items = covered.indices.reduce(0) { $0 + (covered[$1] ? catalogue.members[$1].count : 0) }
+    let invented = covered & asked.needed & ~asked.replied
+    guard invented == 0 else { throw fail("says that shard \(invented.trailingZeroBitCount) answered; it did not") }
     let share = missing.isEmpty ? 1 : Double(items) / Double(catalogue.ids.count)
     guard coverage.items == share else { throw fail("covers \(share) of the items and says \(coverage.items)") }
     guard coverage.items >= asked.request.minCoverage else { throw fail("below min_coverage") }
@@ -178,18 +182,21 @@ struct Checker {
       answer.quality == Double(answer.candidates) / Double(asked.request.candidatesAsked)
     else { throw fail("quality \(answer.quality) does not fit R \(answer.candidates)") }
     guard
-      let expected = catalogue.oracle(
-        asked.request, version: version, covered: { covered[$0] }, candidates: answer.candidates)
+      let expected = oracle.answer(
+        asked.template, asked.request, version: version, covered: covered, candidates: answer.candidates)
     else { throw fail("answered although the item does not exist") }
     let isSame =
-      expected.count == answer.entries.count
-      && zip(expected, answer.entries).allSatisfy {
+      expected.items.count == answer.entries.count
+      && zip(expected.items, answer.entries).allSatisfy {
         UInt64($0.ordinal) == $1.item.ordinal.rawValue && $0.score.bitPattern == $1.item.score.bitPattern
       }
     guard isSame else {
       throw fail(
-        "differs from the oracle: \(expected.map { "\($0.ordinal):\($0.score)" }) and "
+        "differs from the oracle: \(expected.items.map { "\($0.ordinal):\($0.score)" }) and "
           + "\(answer.entries.map { "\($0.item.ordinal.rawValue):\($0.item.score)" }), \(coverage)")
+    }
+    guard answer.coldStart == expected.coldStart, answer.unknown == expected.unknown else {
+      throw fail("says cold start \(String(describing: answer.coldStart)) and unknown \(answer.unknown)")
     }
     for entry in answer.entries where answer.id(entry) != catalogue.ids[Int(entry.item.ordinal.rawValue)] {
       throw fail("item \(entry.item.ordinal.rawValue) carries the id \(answer.id(entry))")

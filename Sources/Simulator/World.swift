@@ -96,6 +96,8 @@ final class World {
   let start = Instant(nanoseconds: 1_000_000_000)
   var queue = EventQueue<Happening>()
   let catalogue: Catalogue
+  let workload: Workload
+  var scorer = SliceScorer()
   var coordinators: [CoordinatorHost] = []
   var workers: [WorkerHost] = []
   var links: [[Link]] = []
@@ -119,6 +121,8 @@ final class World {
     generator = SeededGenerator(seed: StableHash.mix(options.seed &+ 0x5eed))
     let shards = 16 + 8 * generator.below(3)
     catalogue = Catalogue(shards: shards, versions: 1 + generator.below(2), generator: &generator)
+    workload = Workload(catalogue, generator: &generator)
+    let oracle = PlainOracle(catalogue)
     joins = generator.below(3) == 0
     let end = start + .seconds(options.seconds)
     fate = Fate(options, start: start + (joins ? .seconds(5) : .seconds(1)), end: end, generator: &generator)
@@ -145,7 +149,7 @@ final class World {
     }
     for _ in 0..<count {
       let node = CoordinatorNode(seed: 0, now: now)
-      coordinators.append(CoordinatorHost(node: node, checker: Checker(catalogue)))
+      coordinators.append(CoordinatorHost(node: node, checker: Checker(catalogue, oracle)))
       links.append(Array(repeating: Link(), count: options.workers))
     }
   }
@@ -328,9 +332,11 @@ final class World {
       queue.schedule(.request, at: now + .nanoseconds(gap / 2 + Int64(generator.below(Int(gap)))))
     }
     let coordinator = generator.below(coordinators.count)
-    let request = catalogue.request(requestNumber, generator: &generator)
-    let timeout: Duration = .milliseconds(hooks.isExperiment ? 500 : [500, 500, 500, 300, 30][generator.below(5)])
+    let number = generator.below(workload.templates.count)
+    let template = workload.templates[number]
+    let timeout: Duration = hooks.isExperiment ? .milliseconds(500) : template.request.timeout ?? .milliseconds(500)
     guard coordinators[coordinator].isAlive, now >= coordinators[coordinator].frozenUntil else { return }
+    let request = workload.parse(number)
     let isLive = now >= fate.liveFrom
     let node = coordinators[coordinator].node
     var ready: UInt64 = 0
@@ -338,17 +344,12 @@ final class World {
     if let pinned, request.version != nil || catalogue.versions.count == 1 {
       for shard in 0..<catalogue.shards where !pinned.replicas.replicas[shard].isEmpty { ready |= 1 << UInt64(shard) }
     }
-    var isLookup = false
-    switch request.subject {
-    case .item, .recentItems: isLookup = true
-    case .user, .vector, .anyone: break
-    }
     let must = timeout >= .milliseconds(300) && (isLive || fate.isGentle(now)) && !hooks.isExperiment
     coordinators[coordinator].checker.asked.append(
       Asked(
-        request: request, coordinator: coordinator, life: coordinators[coordinator].life, at: now,
-        deadline: now + timeout, open: [UInt8](repeating: 0, count: catalogue.shards), hadReplica: isLookup ? 0 : ready,
-        isLookingUp: isLookup, mustSucceed: must))
+        request: template.request, template: number, needed: template.needed, coordinator: coordinator, life: coordinators[coordinator].life, at: now,
+        deadline: now + timeout, open: [UInt8](repeating: 0, count: catalogue.shards), hadReplica: template.isLookup ? 0 : ready,
+        isLookingUp: template.isLookup, mustSucceed: must))
     let token = coordinators[coordinator].checker.asked.count - 1
     report.requests += 1
     note(coordinator, "is asked", token)
