@@ -61,15 +61,18 @@ extension Membership {
   }
 
   /// A worker says that it wants to go: from now on it is asked only where nobody else can be.
-  public mutating func leaving(_ request: LeaveRequest, into effects: inout [Effect]) -> WorkerID? {
-    guard let id = byName[request.name], members[id.index].status?.incarnation == request.incarnation else {
-      return nil
+  /// - Returns: the members that are that process: more than one when it is known by join and by DNS.
+  public mutating func leaving(_ request: LeaveRequest, into effects: inout [Effect]) -> [WorkerID] {
+    var leaving: [WorkerID] = []
+    for member in members where member.status?.incarnation == request.incarnation {
+      guard member.name == request.name || member.status?.name == request.name else { continue }
+      leaving.append(member.id)
+      if !member.isLeaving {
+        members[member.id.index].isLeaving = true
+        effects.append(.changed(member.id))
+      }
     }
-    if !members[id.index].isLeaving {
-      members[id.index].isLeaving = true
-      effects.append(.changed(id))
-    }
-    return id
+    return leaving
   }
 
   /// A DNS name stands for these addresses (host:port) now. An empty list is a resolver's failure, not news.

@@ -61,6 +61,7 @@ public struct Membership: Sendable {
 
   public mutating func linked(_ id: WorkerID, now: Instant, into effects: inout [Effect]) {
     members[id.index].isLinked = true
+    if members[id.index].state == .joining { members[id.index].downSince = nil }
     members[id.index].misses = 0
     members[id.index].successes = 0
     members[id.index].probes = ProbeSchedule(next: now)
@@ -73,7 +74,10 @@ public struct Membership: Sendable {
     members[id.index].isLinked = false
     members[id.index].probes = ProbeSchedule(next: now)
     switch members[id.index].state {
-    case .joining, .gone: break
+    case .gone: break
+    // One that joined and was never reached is given up in time, or a wrong address would be tried for ever.
+    case .joining:
+      if members[id.index].origin == .joined, members[id.index].downSince == nil { members[id.index].downSince = now }
     case .alive, .suspect, .down: setState(id, .down, now: now, into: &effects)
     }
     if !members[id.index].isListed { retire(id, now: now, into: &effects) }
@@ -148,7 +152,7 @@ public struct Membership: Sendable {
   public mutating func tick(now: Instant, into effects: inout [Effect]) {
     for index in members.indices {
       let id = members[index].id
-      if members[index].state == .down, let since = members[index].downSince,
+      if members[index].state == .down || members[index].state == .joining, let since = members[index].downSince,
         now >= since + policy.replacedAfter
       {
         setState(id, .gone, now: now, into: &effects)
@@ -209,7 +213,7 @@ public struct Membership: Sendable {
     func consider(_ at: Instant) { if earliest.map({ at < $0 }) ?? true { earliest = at } }
     for member in members {
       if member.isLinked { consider(member.probes.due) }
-      if member.state == .down, let since = member.downSince { consider(since + policy.replacedAfter) }
+      if member.state == .down || member.state == .joining, let since = member.downSince { consider(since + policy.replacedAfter) }
     }
     due = earliest
   }

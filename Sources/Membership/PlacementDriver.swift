@@ -85,7 +85,7 @@ public struct PlacementDriver: Sendable {
       for shard in target.indices {
         let wanted = target[shard].map { eligible[$0] }
         for member in wanted where !holds(member, release.id, ShardID(shard)) {
-          guard mayLoad(member, release, shard, loadingNow: loadingNow) else { continue }
+          guard mayLoad(member, release, shard, of: releases, loadingNow: loadingNow) else { continue }
           loads.add(member.id, release.id, ShardID(shard))
           loadsOrdered += 1
           note(member.id, release, shard, isLoad: true, now)
@@ -158,8 +158,20 @@ public struct PlacementDriver: Sendable {
     member.status?.holdings.reduce(0) { $0 + $1.loading.count } ?? 0
   }
 
+  /// Memory that the loads which the worker has begun will take; its status counts them when they are done.
+  private static func loadingBytes(_ member: Member, _ releases: [PlacedRelease]) -> UInt64 {
+    var bytes: UInt64 = 0
+    for holding in member.status?.holdings ?? [] {
+      guard let release = releases.first(where: { $0.id == holding.release }) else { continue }
+      for shard in holding.loading where shard.index < release.bytesPerShard.count {
+        bytes &+= release.bytesPerShard[shard.index]
+      }
+    }
+    return bytes
+  }
+
   private func mayLoad(
-    _ member: Member, _ release: PlacedRelease, _ shard: Int, loadingNow: Int
+    _ member: Member, _ release: PlacedRelease, _ shard: Int, of releases: [PlacedRelease], loadingNow: Int
   ) -> Bool {
     guard member.isUsable, let status = member.status else { return false }
     let isResting = resting.contains {
@@ -171,7 +183,7 @@ public struct PlacementDriver: Sendable {
       pending.count(where: \.isLoad) + loadingNow < policy.loadsMax
     else { return false }
     guard status.capacityBytes > 0 else { return true }
-    let taken = mine.reduce(status.heldBytes) { $0 &+ $1.bytes }
+    let taken = mine.reduce(status.heldBytes &+ Self.loadingBytes(member, releases)) { $0 &+ $1.bytes }
     return taken <= status.capacityBytes && release.bytesPerShard[shard] <= status.capacityBytes - taken
   }
 

@@ -110,9 +110,9 @@ public final class CoordinatorNode {
       case .refused(let reason): effects.append(.replyJoin(call, .failure(.workerError(reason))))
       }
     case .leaveRequested(let call, let request):
-      let worker = membership.leaving(request, into: &membershipEffects)
+      let workers = membership.leaving(request, into: &membershipEffects)
       settle(now: now, into: &effects)
-      effects.append(.replyLeave(call, LeaveReply(mayGo: worker.map(mayGo) ?? true)))
+      effects.append(.replyLeave(call, LeaveReply(mayGo: workers.allSatisfy(mayGo))))
     case .resolved(let source, let addresses):
       membership.resolved(source: source, addresses: addresses, now: now, into: &membershipEffects)
     case .linked(let worker): membership.linked(worker, now: now, into: &membershipEffects)
@@ -195,16 +195,17 @@ public final class CoordinatorNode {
     }
   }
 
-  /// Whether a worker that wants to leave is nobody's last ready replica.
+  /// Whether every shard has a ready replica that stays. One that is leaving stands in a replica table only where there
+  /// is none: two that leave together would else each count on the other.
   private func mayGo(_ worker: WorkerID) -> Bool {
     router.catalog.entries.allSatisfy { entry in
-      !entry.isPublished || entry.replicas.replicas.allSatisfy { $0 != [worker] }
+      !entry.isPublished || entry.replicas.replicas.allSatisfy { !$0.contains(worker) }
     }
   }
 
   private func wish(into effects: inout [CoordinatorEffect]) {
     var due = membership.due
-    for other in [router.due, driver?.due] {
+    for other in [router.due, isDraining ? nil : driver?.due] {
       if let other { due = due.map { min($0, other) } ?? other }
     }
     guard let due else { return }

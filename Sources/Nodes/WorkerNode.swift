@@ -160,7 +160,8 @@ public struct WorkerNode: Sendable {
     case .loadRequested(let call, let order): load(call, order, into: &effects)
     case .unloadRequested(let call, let order):
       unload(call, order, into: &effects)
-      for shard in order.shards { bytes[order.release]?[shard] = nil }
+      let ready = holding(order.release)?.ready ?? []
+      for shard in order.shards where !ready.contains(shard) { bytes[order.release]?[shard] = nil }
     case .cancelled(let call): cancel(call, into: &effects)
     case .scored(let call, let result): finished(call, result, now: now, into: &effects)
     case .joined(let coordinator, let result): joined(coordinator, result, now: now, into: &effects)
@@ -184,12 +185,13 @@ public struct WorkerNode: Sendable {
       capacityBytes: settings.capacityBytes, heldBytes: held, zone: settings.zone)
   }
 
-  /// Legs taken at once: the limit, and as many waiting as are done in the share of a deadline that may be waited.
+  /// Legs taken at once: the limit, and as many waiting as are done in the share of a deadline that may be waited. Never
+  /// more than would be taken, or coordinators would send legs only to have them refused.
   private var admits: Int {
     let usual = Double(RequestLimit.timeoutDefault.nanoseconds) * policy.waitShareMax
     let perLeg = max(1, shardCost * averageShards)
     let waiting = min(Double(policy.queueMax), usual / perLeg * Double(policy.running))
-    return Int(limit.value) + Int(waiting)
+    return min(Int(limit.value) + Int(waiting), policy.running + policy.queueMax)
   }
   private var averageShards: Double {
     jobs.isEmpty ? 4 : Double(jobs.values.reduce(0) { $0 + $1.request.tasks.count }) / Double(jobs.count)

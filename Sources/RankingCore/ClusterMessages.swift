@@ -34,7 +34,7 @@ public struct WorkerStatus: Sendable, Equatable {
   public var oldestJob: Duration
   /// How many legs it would take at once just now, running and waiting; 0 = it does not say.
   public var admits: Int
-  /// Memory for slices in bytes, and how much of it the held and the loading ones take; 0 = it does not say.
+  /// Memory for slices in bytes, and how much of it the ready ones take; 0 = it does not say.
   public var capacityBytes: UInt64
   public var heldBytes: UInt64
   /// Where it stands: replicas of a shard are spread over zones.

@@ -16,4 +16,11 @@ public struct PlantedFaults: OptionSet, Sendable {
   public static let lateReplyMerged = PlantedFaults(rawValue: 1 << 4)
   /// Once the retry budget has been empty, it stays empty.
   public static let budgetNotRefilledAfterHeal = PlantedFaults(rawValue: 1 << 5)
+
+  /// By the names they have here.
+  public static let named: [(name: String, fault: PlantedFaults)] = [
+    ("coverageCountedTwice", .coverageCountedTwice), ("versionNotPinnedOnRetry", .versionNotPinnedOnRetry),
+    ("hedgeWithoutBudget", .hedgeWithoutBudget), ("lastReplicaEjected", .lastReplicaEjected),
+    ("lateReplyMerged", .lateReplyMerged), ("budgetNotRefilledAfterHeal", .budgetNotRefilledAfterHeal),
+  ]
 }

@@ -103,13 +103,14 @@ extension WorkerBook {
   ) {
     guard !isEjected(worker, now) else { return }
     counters[keyPath: reason] += 1
+    let isCounted = records[worker.index].outlier.until != nil
     let times = records[worker.index].outlier.ejections + 1
     let base = min(policy.ejectionTimeMax.nanoseconds, policy.ejectionTime.nanoseconds * Int64(times))
     let jitter = Int64(Double(base) * policy.ejectionJitter * generator.unit())
     records[worker.index].outlier.forget()
     records[worker.index].outlier.ejections = times
     records[worker.index].outlier.until = now + .nanoseconds(min(policy.ejectionTimeMax.nanoseconds, base + jitter))
-    ejected += 1
+    if !isCounted { ejected += 1 }
     if isPanicking { counters.ignored += 1 }
   }
 
@@ -124,6 +125,8 @@ extension WorkerBook {
         if now < until {
           ejected += 1
         } else {
+          // What its last legs brought while it was out was paid for by that.
+          records[index].outlier.forget()
           records[index].outlier.until = nil
           records[index].outlier.lastEnd = until
           records[index].latency = 0

@@ -49,10 +49,9 @@ extension WorkerBook {
     }
     if eligible.isEmpty {
       guard isAnyone else { return .none }
-      guard rules.mayOverfill,
-        let worker = replicas.first(where: { $0 != rules.tried.0 && $0 != rules.tried.1 })
-      else { return .full }
-      return .worker(worker)
+      guard rules.mayOverfill else { return .full }
+      let untried = replicas.filter { $0 != rules.tried.0 && $0 != rules.tried.1 }
+      return .worker(untried.first { panic || !isEjected($0, now) } ?? untried[0])
     }
     return .worker(draw(rules, now: now))
   }

@@ -175,8 +175,8 @@ public struct Router {
     let leg = end(id, of: flight)
     switch result {
     case .success(let reply):
-      replied(leg, now: now, into: &effects)
       if isValid(reply, for: leg, of: flight) {
+        replied(leg, now: now, into: &effects)
         counters.droppedNaN += UInt64(reply.droppedNaN)
         flight.merged.join(reply.items)
         settle(leg, of: flight, answered: reply.shards)
@@ -200,12 +200,12 @@ public struct Router {
     let leg = end(id, of: flight)
     switch result {
     case .success(let reply):
-      replied(leg, now: now, into: &effects)
       let dimension = catalog.entries[flight.entry].release.dimension
       let isValid =
         reply.release == flight.release && reply.shards.allSatisfy(flight.legShards[leg.shards].contains)
         && reply.found.allSatisfy { $0.vector.count == dimension }
       if isValid {
+        replied(leg, now: now, into: &effects)
         flight.found += reply.found
         settle(leg, of: flight, answered: reply.shards)
       } else {

@@ -63,6 +63,7 @@ extension Router {
   /// Chooses a replica for every shard that is owed; when all have room, sends; else refuses the request before any leg
   /// is sent.
   mutating func launch(_ flight: Flight, now: Instant, into effects: inout [Effect]) {
+    guard now < flight.mergeBy else { return flight.giveUpRest() }
     plan.removeAll()
     book.beginPlan()
     var rules = ChoiceRules(priority: flight.request.priority)
@@ -202,8 +203,10 @@ extension Router {
     }
   }
 
+  /// A sign of life, and nothing else that would speak for the worker: a fast one must not draw more traffic.
   mutating func invalid(_ flight: Flight, _ leg: Leg, now: Instant, into effects: inout [Effect]) {
     counters.invalidReplies += 1
+    effects.append(.heartbeat(leg.worker, sentAt: leg.sentAt))
     book.failed(leg.worker, now: now)
     tryElsewhere(flight, leg, reason: .workerError, now: now, into: &effects)
   }
@@ -244,12 +247,12 @@ extension Router {
     for shard in flight.legShards[leg.shards] {
       let progress = flight.shards[shard.index]
       guard !progress.isSettled, progress.legs == 0 else { continue }
-      guard Int(progress.attempts) < policy.attemptsPerShard else {
+      guard Int(progress.attempts) < policy.attemptsPerShard, now < flight.mergeBy else {
         flight.miss(shard, reason)
         continue
       }
       let rules = ChoiceRules(
-        priority: flight.request.priority, tried: (leg.worker, progress.worker), mayOverfill: true)
+        priority: flight.request.priority, tried: (progress.worker, progress.hedgeWorker), mayOverfill: true)
       switch book.choose(catalog.entries[flight.entry].replicas[shard], rules, now: now) {
       case .worker(let worker):
         if plan.add(shard, worker) { book.records[worker.index].plan = book.plan }
@@ -296,6 +299,7 @@ extension Router {
 
   /// - Returns: false when there is no token for it; true when it was sent, or there is nobody to send it to.
   private mutating func hedge(_ id: LegID, of flight: Flight, now: Instant, into effects: inout [Effect]) -> Bool {
+    guard now < flight.mergeBy else { return true }
     let leg = flight.legs[Int(id.leg)]
     planCover(of: leg, of: flight, now: now)
     guard !plan.groups.isEmpty else { return true }

@@ -25,10 +25,11 @@ extension Router {
     }
   }
 
-  /// With enough of the items answered for, the rest is waited for only a part of what remains.
+  /// With enough of the items answered for, the rest is waited for only a part of what remains. Enough is never less
+  /// than what the request insists on: an early end must not turn an answer into an error.
   private mutating func arm(_ flight: Flight, now: Instant) {
     guard let earlyAt = flight.request.earlyAt, !flight.isEarlyArmed, flight.phase == .scoring,
-      flight.coveredShare >= earlyAt
+      flight.coveredShare >= max(earlyAt, flight.request.minCoverage)
     else { return }
     flight.isEarlyArmed = true
     let wait = Int64(Double(max(0, (flight.mergeBy - now).nanoseconds)) * policy.earlyWaitShare)

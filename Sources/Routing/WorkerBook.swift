@@ -137,6 +137,7 @@ struct WorkerBook: Sendable {
     records[worker.index].recent.removeAll()
     records[worker.index].short.removeAll()
     records[worker.index].hedgeDelay = nil
+    records[worker.index].outlier.forget()
     records[worker.index].since = now
     records[worker.index].room = records[worker.index].admits
   }

@@ -15,7 +15,7 @@ final class SimulatedUsers: UserDirectory {
 
 final class Catalogue {
   static let dimension = 4
-  static let itemsPerShard = 12
+  static let itemsPerShard = 8
   static let users = 20
 
   struct Version {

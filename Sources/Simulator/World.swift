@@ -119,7 +119,7 @@ final class World {
     report = SimulationReport(seed: options.seed)
     hash = StableHash.mix(options.seed)
     generator = SeededGenerator(seed: StableHash.mix(options.seed &+ 0x5eed))
-    let shards = 16 + 8 * generator.below(3)
+    let shards = 16 + 8 * generator.below(2)
     catalogue = Catalogue(shards: shards, versions: 1 + generator.below(2), generator: &generator)
     workload = Workload(catalogue, generator: &generator)
     let oracle = PlainOracle(catalogue)

@@ -2,6 +2,7 @@ import Membership
 import Nodes
 import RankingCore
 import Routing
+import Testing
 
 // A coordinator under a scripted world: time moves when the script says so, effects are read as text.
 //
@@ -29,11 +30,21 @@ struct ClusterScript {
   var wakeAt: Instant?
   /// Workers that answer probes; a frozen one keeps its link and says nothing.
   var answersProbes: Set<WorkerID> = []
+  /// What a worker's status says beside its holdings.
+  var adjust: (inout WorkerStatus) -> Void = { _ in }
+  /// How long a worker takes to answer a leg; one that is not named here answers when the script says so.
+  var latency: [WorkerID: Duration] = [:]
+  private var nextToken: RequestToken = 1_000_000
+  private var replies: [(at: Instant, leg: Int)] = []
 
-  init(workers: [[Int]], shardCount: Int, users: [String: UserRecord] = [:], seed: UInt64 = 1) {
+  init(
+    workers: [[Int]], shardCount: Int, users: [String: UserRecord] = [:], seed: UInt64 = 1,
+    settings: CoordinatorSettings = CoordinatorSettings()
+  ) {
     self.shardCount = shardCount
     holdings = workers.map { $0.map { ShardID($0) } }
-    node = CoordinatorNode(workers: workers.indices.map { "w\($0 + 1)" }, seed: seed, now: now)
+    node = CoordinatorNode(
+      workers: workers.indices.map { "w\($0 + 1)" }, settings: settings, seed: seed, now: now)
     let release = Release(
       id: Self.release, dimension: 2, itemsPerShard: [UInt64](repeating: 10, count: shardCount), userColumns: [],
       contextColumns: [], coldStart: [0.5, 0.5], users: NoUsers(users))
@@ -47,9 +58,14 @@ struct ClusterScript {
       switch effect {
       case .probe(let worker, let token, _):
         if answersProbes.contains(worker) { send(.probed(worker, token: token, .success(status(worker)))) }
-      case .score(let id, let worker, let request, _): legs.append((id, worker, request))
+      case .score(let id, let worker, let request, let timeout):
+        #expect(timeout > .zero, "a leg was sent that had no time left")
+        if let latency = latency[worker] { replies.append((now + latency, legs.count)) }
+        legs.append((id, worker, request))
       case .lookup(let id, let worker, let request, _): lookups.append((id, worker, request))
-      case .cancel(let id, _): cancelled.append(id)
+      case .cancel(let id, _):
+        cancelled.append(id)
+        replies.removeAll { legs[$0.leg].id == id }
       case .answer(let token, let outcome):
         precondition(answers[token] == nil, "request \(token) was answered twice")
         answers[token] = outcome
@@ -60,18 +76,29 @@ struct ClusterScript {
   }
 
   func status(_ worker: WorkerID) -> WorkerStatus {
-    WorkerStatus(
+    var status = WorkerStatus(
       name: "w\(worker.rawValue + 1)", incarnation: 1,
       holdings: [.init(release: Self.release, shardCount: shardCount, ready: holdings[worker.index])])
+    adjust(&status)
+    return status
   }
 
-  /// Lets time pass, waking the node whenever it asked for it.
+  /// Lets time pass: wakes the node whenever it asked for it, and brings the replies that are due.
   mutating func pass(_ duration: Duration) {
     let end = now + duration
-    while let at = wakeAt, at <= end {
-      now = max(now, at)
-      wakeAt = nil
-      send(.woke)
+    while true {
+      let reply = replies.indices.min { replies[$0].at < replies[$1].at }
+      let replyAt = reply.map { replies[$0].at }
+      if let at = replyAt, let index = reply, at <= end, wakeAt.map({ at <= $0 }) ?? true {
+        now = max(now, at)
+        score(leg: replies.remove(at: index).leg)
+      } else if let at = wakeAt, at <= end {
+        now = max(now, at)
+        wakeAt = nil
+        send(.woke)
+      } else {
+        break
+      }
     }
     now = end
   }
@@ -103,6 +130,18 @@ struct ClusterScript {
   mutating func score(leg index: Int) {
     let leg = legs[index]
     send(.scored(leg.id, .success(reply(leg.request))))
+  }
+
+  mutating func fail(leg index: Int, _ failure: CallFailure = .connectionLost) {
+    send(.scored(legs[index].id, .failure(failure)))
+  }
+  /// Requests, one after the other, until this many were answered: workers named in `latency` answer them.
+  mutating func serve(_ count: Int, every interval: Duration = .milliseconds(10)) {
+    for _ in 0..<count {
+      nextToken += 1
+      request(nextToken)
+      pass(interval)
+    }
   }
 
   /// The legs sent so far, as text.

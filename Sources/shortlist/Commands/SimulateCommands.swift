@@ -23,16 +23,21 @@ extension Command {
       .integer("workers", "workers of each cluster", in: 3...64, standard: 8),
       .integer("threads", "seeds run at once", in: 1...256, standard: 2),
       .flag("trace", "print every event (with --seed)"),
+      Option(
+        name: "plant", kind: .choice(PlantedFaults.named.map(\.name)), placeholder: "BUG",
+        help: "switch a bug on, to see that it is found"),
     ],
     run: { try simulate($0) })
 
   private static func simulate(_ invocation: Invocation) throws -> Int32 {
     let seeds = try self.seeds(invocation)
+    let plant = PlantedFaults.named.first { $0.name == invocation.optional("plant") }?.fault ?? []
     let (length, workers) = (invocation.integer("seconds"), invocation.integer("workers"))
     @Sendable func options(_ seed: UInt64) -> SimulationOptions {
       var options = SimulationOptions(seed: seed)
       options.seconds = length
       options.workers = workers
+      options.planted = plant
       return options
     }
     if invocation.flag("trace") {

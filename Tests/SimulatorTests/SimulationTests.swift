@@ -1,0 +1,38 @@
+import RankingCore
+import Routing
+import Simulator
+import Testing
+
+@Suite struct SimulationTests {
+  func run(_ seed: UInt64, seconds: Int = 20, planted: PlantedFaults = []) -> SimulationReport {
+    var options = SimulationOptions(seed: seed)
+    options.seconds = seconds
+    options.planted = planted
+    return Simulation(options).run()
+  }
+
+  @Test(arguments: UInt64(1)...8)
+  func nothingThatIsPromisedBreaks(seed: UInt64) {
+    let report = run(seed, seconds: 30)
+    let story = report.history.joined(separator: "\n")
+    #expect(
+      report.violation == nil,
+      "\(report.violation ?? "")\n\(story)\nreplay: shortlist simulate --seed \(seed) --seconds 30 --trace")
+    #expect(report.requests > 300 && report.legs >= 4 * report.requests)
+    #expect(report.answered * 10 > report.requests * 8)
+  }
+
+  @Test func theSameSeedIsTheSameRunAndAnotherIsNot() {
+    let (first, again, other) = (run(5), run(5), run(6))
+    #expect(first.traceHash == again.traceHash && first.legs == again.legs)
+    #expect(first.traceHash != other.traceHash)
+  }
+
+  /// Each bug is found in one of the first two hundred seeds.
+  @Test(arguments: PlantedFaults.named.map(\.name))
+  func aPlantedBugIsFound(name: String) throws {
+    let fault = try #require(PlantedFaults.named.first { $0.name == name }).fault
+    let found = (UInt64(1)...200).first { run($0, planted: fault).violation != nil }
+    #expect(found != nil, "\(name) was not found in 200 seeds")
+  }
+}
