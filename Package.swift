@@ -23,7 +23,7 @@ let package = Package(
 
     .target(
       name: "Simulator", dependencies: ["RankingCore", "Wire", "Membership", "Routing", "Nodes"],
-      swiftSettings: warnings),
+      swiftSettings: warnings + [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]),
 
     .target(name: "Scoring", dependencies: ["CScoring", "RankingCore"], swiftSettings: warnings),
     .target(

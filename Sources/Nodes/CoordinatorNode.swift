@@ -133,7 +133,7 @@ public final class CoordinatorNode {
       wakeAt = nil
       membership.tick(now: now, into: &membershipEffects)
       router.tick(now: now, into: &routerEffects)
-      if let due = driver?.due, due <= now { drive(now: now, into: &effects) }
+      if let driver, driver.due <= now { drive(now: now, into: &effects) }
     }
     settle(now: now, into: &effects)
     wish(into: &effects)

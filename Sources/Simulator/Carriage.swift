@@ -157,9 +157,9 @@ extension World {
       var nanoseconds = 200_000 + generator.below(600_000)
       if generator.below(100) == 0 { nanoseconds += generator.below(10_000_000) }
       if now < workers[w].slowUntil { nanoseconds *= workers[w].slowness }
+      calls[Int(token)].scored = scorer.score(request, of: catalogue)
       queue.schedule(
-        .scored(worker: w, life: workers[w].life, call: Int(token), scorer.score(request, of: catalogue)),
-        at: now + .nanoseconds(Int64(nanoseconds)))
+        .scored(worker: w, life: workers[w].life, call: Int(token)), at: now + .nanoseconds(Int64(nanoseconds)))
     case .abort: break
     case .lookUp(let token, let request):
       let held = workers[w].node.held(request.release)
@@ -217,9 +217,11 @@ extension World {
       guard workers[w].isAlive, workers[w].life == calls[call].workerLife else { return }
       if now < workers[w].frozenUntil { return queue.schedule(happening, at: workers[w].frozenUntil) }
       tell(w, WorkerEvent.cancelled(CallToken(call)))
-    case .scored(let w, let life, let call, let reply):
+    case .scored(let w, let life, let call):
       guard workers[w].isAlive, workers[w].life == life else { return }
       if now < workers[w].frozenUntil { return queue.schedule(happening, at: workers[w].frozenUntil) }
+      let reply = calls[call].scored
+      calls[call].scored = nil
       tell(w, .scored(CallToken(call), reply.map { .success($0) } ?? .failure(.wrongVersion)))
     case .atCoordinator(let call):
       let c = calls[call].coordinator

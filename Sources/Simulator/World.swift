@@ -13,16 +13,16 @@ enum Happening {
   case atWorker(Int)
   case atCoordinator(Int)
   case cancelAtWorker(Int)
-  case scored(worker: Int, life: UInt32, call: Int, ScoreReply?)
+  case scored(worker: Int, life: UInt32, call: Int)
   case duplicate(Int)
   case wakeCoordinator(Int, life: UInt32, number: Int)
   case wakeWorker(Int, life: UInt32, number: Int)
   case connect(coordinator: Int, worker: Int, life: UInt32)
   case linkUp(coordinator: Int, worker: Int, connection: UInt32)
   case linkDown(coordinator: Int, worker: Int, connection: UInt32)
-  case loaded(worker: Int, life: UInt32, ModelVersion, ShardID)
-  case join(worker: Int, coordinator: Int, JoinRequest)
-  case joined(worker: Int, life: UInt32, coordinator: Int, Result<JoinReply, CallFailure>)
+  indirect case loaded(worker: Int, life: UInt32, ModelVersion, ShardID)
+  indirect case join(worker: Int, coordinator: Int, JoinRequest)
+  indirect case joined(worker: Int, life: UInt32, coordinator: Int, Result<JoinReply, CallFailure>)
   case startWorker(Int)
   case startCoordinator(Int)
   case fault
@@ -58,6 +58,8 @@ struct Call {
   /// The request it is for, and the shards it asks.
   var token = -1
   var shards: [Int] = []
+  /// What the compute thread found, until it is told.
+  var scored: ScoreReply?
   var reply: Result<[UInt8], CallFailure> = .failure(.connectionLost)
 }
 
