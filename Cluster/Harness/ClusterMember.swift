@@ -4,8 +4,14 @@ import Synchronization
 public final class ClusterMember: Sendable {
   public let name: String
   public let role: ClusterState.Role
-  /// The shards it holds; empty for the coordinator.
+  /// The shards its configuration gives it; empty for coordinators, and for workers that join.
   public let shards: [Int]
+  /// Where it listens, from its first start to its last.
+  public var address: String { port.address }
+  /// A coordinator's admin address.
+  public var admin: String? { adminPort.map { "http://\($0.address)" } }
+  let port: PortReservation
+  let adminPort: PortReservation?
   let config: String
   let log: String
   private let executable: String
@@ -22,11 +28,14 @@ public final class ClusterMember: Sendable {
   }
 
   init(
-    name: String, role: ClusterState.Role, shards: [Int], executable: String, config: String, log: String
+    name: String, role: ClusterState.Role, shards: [Int], port: PortReservation, adminPort: PortReservation? = nil,
+    executable: String, config: String, log: String
   ) {
     self.name = name
     self.role = role
     self.shards = shards
+    self.port = port
+    self.adminPort = adminPort
     self.executable = executable
     self.config = config
     self.log = log
@@ -36,9 +45,6 @@ public final class ClusterMember: Sendable {
   public var process: ChildProcess? { state.withLock { $0.process } }
   public var url: String { state.withLock { $0.url } }
   public var isRunning: Bool { process?.isRunning ?? false }
-
-  /// "host:port", once it has been ready.
-  var address: String { String(url.dropFirst("http://".count)) }
 
   /// Starts it and returns at once; `waitUntilReady` follows.
   func start() throws(HarnessError) {
@@ -64,6 +70,11 @@ public final class ClusterMember: Sendable {
 
   func kill() { settling { $0.kill() } }
   func stop(grace: Duration) { settling { $0.stop(grace: grace) } }
+  /// SIGTERM, and waits until it has ended by itself; `nil` = it had not after `limit`.
+  func drain(limit: Duration) -> ChildProcess.Exit? {
+    terminate()
+    return process?.waitForExit(limit: limit)
+  }
   func terminate() { settling { $0.terminate() } }
 
   private func settling(_ end: (ChildProcess) -> Void) {
@@ -86,8 +97,8 @@ public final class ClusterMember: Sendable {
   var snapshot: ClusterState.Member {
     state.withLock { state in
       ClusterState.Member(
-        name: name, role: role, process: state.process?.identity, url: state.url, shards: shards, config: config,
-        log: log, starts: state.starts, ended: state.process?.exit?.description)
+        name: name, role: role, process: state.process?.identity, url: state.url, admin: admin, shards: shards,
+        config: config, log: log, starts: state.starts, ended: state.process?.exit?.description)
     }
   }
 }

@@ -14,9 +14,9 @@ import Synchronization
 
 /// One thing asked of a running cluster.
 public struct ControlRequest: Codable, Sendable, Equatable {
-  public enum Verb: String, Codable, Sendable { case kill, freeze, thaw, restart, down }
+  public enum Verb: String, Codable, Sendable { case add, kill, freeze, thaw, restart, down }
   public var verb: Verb
-  /// Whom it is about; empty for `down`.
+  /// Whom it is about; empty for `add` and `down`.
   public var member: String
   public init(_ verb: Verb, member: String = "") {
     self.verb = verb

@@ -1,15 +1,17 @@
 import Foundation
 import Synchronization
 
-// A whole cluster of real processes on loopback, for `shortlist cluster up` and for tests.
+// A whole cluster of real processes on loopback, for `shortlist cluster up` and for tests. Every member's ports are
+// reserved before anything starts, so that addresses are known and a member that is restarted keeps its own.
 //
-//   start:  w1 … wN on port 0 ──ready lines──► their real ports are written into their configurations (a worker that is
-//           restarted keeps its address) ──► the coordinator, told those addresses ──► until /readyz says 200
-//   stop:   SIGTERM to all, the coordinator first, SIGKILL after a bound, the state directory removed
+//   placed:  w1 … wN with their shards ──ready lines──► the coordinators, told the workers' addresses ──► /readyz is 200
+//   joins:   the coordinators ──► w1 … wN, told the coordinators' admin addresses; they join, the first coordinator
+//            places the shards ──► /readyz is 200
+//   stop:    SIGTERM to all, the coordinators first, SIGKILL after a bound, the state directory removed
 //
 // It reports a death and does not repair it: whoever runs a cluster to watch it survive wants the hole to stay.
 
-/// One coordinator and some workers as child processes.
+/// Coordinators and workers as child processes.
 public final class LocalCluster: Sendable {
   public struct Options: Sendable {
     /// The `shortlist` program.
@@ -21,7 +23,20 @@ public final class LocalCluster: Sendable {
     public var shards: Int
     public var workers = 4
     public var replicas = 2
-    /// The coordinator's port; 0 = a free one.
+    public var coordinators = 1
+    /// Workers join by themselves and the first coordinator gives them shards; else each is started with its own.
+    public var joins = false
+    /// Whom a joining worker is told of; the first tells it of the others.
+    public var joinsFirstOnly = false
+    /// The workers' zones in turn; empty = none.
+    public var zones: [String] = []
+    /// Workers obey `POST /faults`.
+    public var allowFaults = false
+    /// After how long a dead worker's shards are placed on others; `nil` = the usual time.
+    public var replacedAfter: Duration?
+    /// What the coordinators do not do; `nil` = they do everything.
+    public var routing: CoordinatorFile.Routing?
+    /// The first coordinator's port; 0 = a free one.
     public var port: UInt16 = 0
     public var scoringThreads = 1
     /// Where its files lie; `nil` = a new temporary directory.
@@ -31,7 +46,7 @@ public final class LocalCluster: Sendable {
     public var readyLimit: Duration = .seconds(60)
     /// How long a process may take to end after SIGTERM.
     public var stopLimit: Duration = .seconds(12)
-    /// What must answer 200 before the cluster counts as ready; `nil` = the coordinator's ready line is enough.
+    /// What must answer 200 before the cluster counts as ready; `nil` = the coordinators' ready lines are enough.
     public var readinessPath: String? = "/readyz"
 
     public init(executable: String, store: String, model: String, version: String, shards: Int) {
@@ -45,11 +60,15 @@ public final class LocalCluster: Sendable {
 
   public let options: Options
   public let directory: StateDirectory
-  public let coordinator: ClusterMember
-  public let workers: [ClusterMember]
-  public var members: [ClusterMember] { workers + [coordinator] }
+  public let coordinators: [ClusterMember]
+  public var coordinator: ClusterMember { coordinators[0] }
+  public var workers: [ClusterMember] { team.withLock { $0 } }
+  public var members: [ClusterMember] { workers + coordinators }
   public var url: String { coordinator.url }
+  /// Where the first coordinator can be asked about the cluster.
+  public var admin: String { coordinator.admin ?? "" }
 
+  private let team: Mutex<[ClusterMember]>
   private let lock: StateLock
   private let writing = Mutex(())
   private let stopped = Mutex(false)
@@ -69,22 +88,41 @@ public final class LocalCluster: Sendable {
 
   private init(laidOut options: Options) throws(HarnessError) {
     guard options.workers >= 1 else { throw HarnessError("a cluster needs at least 1 worker") }
+    guard options.coordinators >= 1 else { throw HarnessError("a cluster needs at least 1 coordinator") }
     guard (1...options.workers).contains(options.replicas) else {
       throw HarnessError("--replicas must be in 1...\(options.workers), the number of workers")
     }
     self.options = options
     if let given = options.directory { directory = given } else { directory = try .temporary() }
     lock = try directory.acquire()
-    let holdings = BalancedPlacement.holdings(
-      shards: options.shards, workers: options.workers, replicas: options.replicas)
-    let directory = self.directory
-    func member(_ name: String, _ role: ClusterState.Role, _ shards: [Int]) -> ClusterMember {
-      ClusterMember(
-        name: name, role: role, shards: shards, executable: options.executable, config: directory.config(of: name),
-        log: directory.log(of: name))
+    let holdings =
+      options.joins
+      ? [[Int]](repeating: [], count: options.workers)
+      : BalancedPlacement.holdings(shards: options.shards, workers: options.workers, replicas: options.replicas)
+    var team: [ClusterMember] = []
+    for (index, shards) in holdings.enumerated() {
+      team.append(try Self.worker(index + 1, shards, options, directory))
     }
-    workers = holdings.enumerated().map { member("w\($0.offset + 1)", .worker, $0.element) }
-    coordinator = member("c1", .coordinator, [])
+    self.team = Mutex(team)
+    var coordinators: [ClusterMember] = []
+    for index in 0..<options.coordinators {
+      let name = "c\(index + 1)"
+      coordinators.append(
+        ClusterMember(
+          name: name, role: .coordinator, shards: [], port: try PortReservation(index == 0 ? options.port : 0),
+          adminPort: try PortReservation(), executable: options.executable, config: directory.config(of: name),
+          log: directory.log(of: name)))
+    }
+    self.coordinators = coordinators
+  }
+
+  private static func worker(
+    _ number: Int, _ shards: [Int], _ options: Options, _ directory: StateDirectory
+  ) throws(HarnessError) -> ClusterMember {
+    let name = "w\(number)"
+    return ClusterMember(
+      name: name, role: .worker, shards: shards, port: try PortReservation(), executable: options.executable,
+      config: directory.config(of: name), log: directory.log(of: name))
   }
 
   deinit { stop() }
@@ -92,41 +130,97 @@ public final class LocalCluster: Sendable {
   // MARK: starting
 
   private func launch(_ cancelled: () -> Bool) throws(HarnessError) {
-    for worker in workers {
-      try configure(worker, listen: "127.0.0.1:0")
-      try worker.start()
+    for worker in workers { try configure(worker) }
+    for coordinator in coordinators { try configureCoordinator(coordinator) }
+    if options.joins { for coordinator in coordinators { try coordinator.start() } }
+    for worker in workers { try worker.start() }
+    for worker in workers { try worker.waitUntilReady(limit: options.readyLimit, cancelled: cancelled) }
+    if !options.joins { for coordinator in coordinators { try coordinator.start() } }
+    for coordinator in coordinators {
+      try coordinator.waitUntilReady(limit: options.readyLimit, cancelled: cancelled)
     }
-    for worker in workers {
-      try worker.waitUntilReady(limit: options.readyLimit, cancelled: cancelled)
-      try configure(worker, listen: worker.address)
-    }
-    try configureCoordinator(listen: "127.0.0.1:\(options.port)")
-    try coordinator.start()
-    try coordinator.waitUntilReady(limit: options.readyLimit, cancelled: cancelled)
-    try configureCoordinator(listen: coordinator.address)
     try waitUntilComplete(limit: options.readyLimit, cancelled: cancelled)
     try writeState()
   }
 
-  private func configure(_ worker: ClusterMember, listen: String) throws(HarnessError) {
+  private func configure(_ worker: ClusterMember) throws(HarnessError) {
+    let number = Int(worker.name.dropFirst()) ?? 1
+    let joins = coordinators.compactMap { $0.adminPort?.address }.prefix(options.joinsFirstOnly ? 1 : .max)
     try writeJSON(
       WorkerFile(
-        name: worker.name, listen: listen, store: options.store,
-        holdings: [.init(model: options.model, version: options.version, shards: worker.shards)],
-        scoringThreads: options.scoringThreads), to: worker.config)
+        name: worker.name, listen: worker.address, store: options.store,
+        holdings: worker.shards.isEmpty
+          ? [] : [.init(model: options.model, version: options.version, shards: worker.shards)],
+        join: options.joins ? Array(joins) : [],
+        zone: options.zones.isEmpty ? nil : options.zones[(number - 1) % options.zones.count],
+        scoringThreads: options.scoringThreads, allowFaults: options.allowFaults), to: worker.config)
   }
 
-  private func configureCoordinator(listen: String) throws(HarnessError) {
+  private func configureCoordinator(_ coordinator: ClusterMember) throws(HarnessError) {
+    let others = coordinators.filter { $0.name != coordinator.name }
+    let milliseconds = options.replacedAfter.map { Int($0 / .milliseconds(1)) }
     try writeJSON(
       CoordinatorFile(
-        name: coordinator.name, listen: listen, store: options.store,
+        name: coordinator.name, listen: coordinator.address, admin: coordinator.adminPort?.address ?? "",
+        peers: others.compactMap { $0.adminPort?.address }, store: options.store,
         models: [.init(model: options.model, version: options.version)],
-        workers: workers.map { .init(name: $0.name, address: $0.address) }), to: coordinator.config)
+        workers: options.joins ? [] : workers.map { .init(name: $0.name, address: $0.address) },
+        placement: options.joins && coordinator.name == "c1" ? .init(replicas: options.replicas) : nil,
+        health: milliseconds.map { .init(replacedAfterMilliseconds: $0) }, routing: options.routing),
+      to: coordinator.config)
   }
 
-  /// Waits until the coordinator answers its readiness probe with 200, which is when every shard is served.
+  /// Starts one more worker, which joins and is given its share.
+  /// - Returns: when it is ready to be given shards.
+  @discardableResult
+  public func add(cancelled: () -> Bool = { false }) throws(HarnessError) -> ClusterMember {
+    guard options.joins else {
+      throw HarnessError("workers of this cluster do not join; start it with `shortlist cluster up --join`")
+    }
+    let number = team.withLock { $0.count } + 1
+    let worker = try Self.worker(number, [], options, directory)
+    try configure(worker)
+    try worker.start()
+    team.withLock { $0.append(worker) }
+    try worker.waitUntilReady(limit: options.readyLimit, cancelled: cancelled)
+    try writeState()
+    return worker
+  }
+
+  /// What the first coordinator says of the cluster.
+  public func report() throws(HarnessError) -> ClusterReport { try ClusterReport.fetch(admin) }
+
+  /// Asks until `condition` holds.
+  /// - Returns: the report for which it did.
+  @discardableResult
+  public func waitFor(
+    _ what: String, limit: Duration = .seconds(30), cancelled: () -> Bool = { false },
+    _ condition: (ClusterReport) -> Bool
+  ) throws(HarnessError) -> ClusterReport {
+    let deadline = ContinuousClock.now + limit
+    while true {
+      let report = try report()
+      if condition(report) { return report }
+      if cancelled() { throw HarnessError("interrupted") }
+      if ContinuousClock.now >= deadline {
+        throw HarnessError("after \(limit) still not: \(what)", logTail: logTails())
+      }
+      // The state of another process has no event to wait for.
+      Thread.sleep(forTimeInterval: 0.005)
+    }
+  }
+
+  /// Waits until every coordinator answers its readiness probe with 200, which is when every shard is served.
   public func waitUntilComplete(
     limit: Duration, cancelled: () -> Bool = { false }
+  ) throws(HarnessError) {
+    for coordinator in coordinators {
+      try waitUntilComplete(coordinator, limit: limit, cancelled: cancelled)
+    }
+  }
+
+  private func waitUntilComplete(
+    _ coordinator: ClusterMember, limit: Duration, cancelled: () -> Bool
   ) throws(HarnessError) {
     guard let path = options.readinessPath else { return }
     let deadline = ContinuousClock.now + limit
@@ -179,6 +273,14 @@ public final class LocalCluster: Sendable {
     try writeState()
   }
 
+  /// SIGTERM.
+  /// - Returns: how it ended; `nil` = not within `limit`.
+  public func drain(_ name: String, limit: Duration = .seconds(15)) throws(HarnessError) -> ChildProcess.Exit? {
+    let exit = try running(name).drain(limit: limit)
+    try writeState()
+    return exit
+  }
+
   private func running(_ name: String) throws(HarnessError) -> ClusterMember {
     let member = try member(name)
     guard member.isRunning else {
@@ -224,7 +326,8 @@ public final class LocalCluster: Sendable {
       return stopped
     }
     guard !already else { return }
-    coordinator.stop(grace: options.stopLimit)
+    for coordinator in coordinators { coordinator.terminate() }
+    for coordinator in coordinators { coordinator.stop(grace: options.stopLimit) }
     for worker in workers { worker.terminate() }
     for worker in workers { worker.stop(grace: options.stopLimit) }
     directory.removeFiles(keepingLogs: options.keepsLogs)

@@ -1,7 +1,7 @@
 import Foundation
 
 // What a process of the cluster is told, as the JSON files that `shortlist coordinator` and `shortlist worker` read.
-// Addresses are "host:port"; port 0 asks for a free one.
+// Addresses are "host:port"; port 0 asks for a free one. What is nil is left out.
 
 /// `coordinator.json`.
 public struct CoordinatorFile: Codable, Sendable, Equatable {
@@ -17,11 +17,39 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
       self.address = address
     }
   }
+  public struct Placement: Codable, Sendable, Equatable {
+    public var replicas: Int
+  }
+  public struct Health: Codable, Sendable, Equatable {
+    public var replacedAfterMilliseconds: Int
+    enum CodingKeys: String, CodingKey { case replacedAfterMilliseconds = "replaced_after_ms" }
+  }
+  /// What may be switched off to see what it is worth.
+  public struct Routing: Codable, Sendable, Equatable {
+    public var hedging = true
+    public var slowEjection = true
+    public var choice = "power_of_two"
+    enum CodingKeys: String, CodingKey {
+      case hedging, choice
+      case slowEjection = "slow_ejection"
+    }
+    public init(hedging: Bool = true, slowEjection: Bool = true, choice: String = "power_of_two") {
+      self.hedging = hedging
+      self.slowEjection = slowEjection
+      self.choice = choice
+    }
+    public static let plain = Routing(hedging: false, slowEjection: false, choice: "random")
+  }
   public var name: String
   public var listen: String
+  public var admin: String
+  public var peers: [String]
   public var store: String
   public var models: [Model]
   public var workers: [Worker]
+  public var placement: Placement?
+  public var health: Health?
+  public var routing: Routing?
 }
 
 /// `w1.json`.
@@ -35,11 +63,15 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var listen: String
   public var store: String
   public var holdings: [Holding]
+  public var join: [String]
+  public var zone: String?
   public var scoringThreads: Int
+  public var allowFaults: Bool
 
   enum CodingKeys: String, CodingKey {
-    case name, listen, store, holdings
+    case name, listen, store, holdings, join, zone
     case scoringThreads = "scoring_threads"
+    case allowFaults = "allow_faults"
   }
 }
 

@@ -20,6 +20,9 @@ public struct ClusterState: Codable, Sendable, Equatable {
     public var role: Role
     public var process: ProcessIdentity?
     public var url: String
+    /// A coordinator's admin address.
+    public var admin: String?
+    /// The shards it was started with; none for one that joins.
     public var shards: [Int]
     public var config: String
     public var log: String

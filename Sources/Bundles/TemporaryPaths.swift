@@ -11,7 +11,7 @@ public enum TemporaryPaths {
   private static let registry = Mutex(Registry())
 
   /// Whether the path may be created: `false` once `removeAll()` has run.
-  static func add(_ path: String) -> Bool {
+  public static func add(_ path: String) -> Bool {
     registry.withLock {
       if $0.closed { return false }
       $0.paths.insert(path)
@@ -19,7 +19,8 @@ public enum TemporaryPaths {
     }
   }
 
-  static func remove(_ path: String) { registry.withLock { _ = $0.paths.remove(path) } }
+  /// It is somebody else's now, or gone.
+  public static func remove(_ path: String) { registry.withLock { _ = $0.paths.remove(path) } }
 
   /// Those in use, sorted.
   public static var all: [String] { registry.withLock { $0.paths.sorted() } }

@@ -38,6 +38,16 @@ public final class HTTP1ServerSession: ServerSession {
     out.removeAll(keepingCapacity: true)
   }
 
+  deinit { stream.end() }
+
+  public func respond(
+    _ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?, write: (inout [UInt8]) -> Void
+  ) {
+    var body: [UInt8] = []
+    write(&body)
+    respond(stream, head: head, body: body, trailers: trailers)
+  }
+
   public func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?) {
     guard stream.isOpen, !stream.isAnswered else { return }
     stream.isAnswered = true

@@ -1,37 +1,16 @@
 import CNGHTTP2
 
-// nghttp2's client session: many calls on one connection, each ended exactly once by a response or a failure.
-
-public struct ClientResponse: Sendable, Equatable {
-  public var status = 0
-  public var grpcStatus: Int?
-  public var grpcMessage = ""
-  public var body: [UInt8] = []
-}
-
-/// Why a call brought no response.
-public enum ClientFailure: Error, Sendable, Equatable {
-  /// The connection ended, or was not there.
-  case connectionLost
-  /// The peer did not take the stream: it has too many, or (after GOAWAY) it is leaving.
-  case refused
-  case reset(code: UInt32)
-  case cancelled
-  case responseTooLarge
-}
+// nghttp2's client session: many calls on one connection, each ended exactly once by a response or a failure. Calls are
+// pooled and found through nghttp2's own stream_user_data: in the steady state a call costs no dictionary, no closure
+// and no object.
 
 public final class HTTP2ClientSession {
-  public typealias Completion = (Result<ClientResponse, ClientFailure>) -> Void
-
-  private final class Call {
-    var response = ClientResponse()
-    var completion: Completion?
-    var body: [UInt8] = []
-    var sent = 0
-    var failure: ClientFailure?
-  }
-  private var session: OpaquePointer?
-  private var calls: [Int32: Call] = [:]
+  @exclusivity(unchecked) private var session: OpaquePointer?
+  private let memory: SessionMemory
+  private let authority: UnsafeMutableBufferPointer<UInt8>
+  private let authorityBytes: Int
+  @exclusivity(unchecked) private var open: [ClientCall] = []
+  @exclusivity(unchecked) private var pool: [ClientCall] = []
   private let responseBytesMax: Int
   /// The peer's SETTINGS have arrived: it speaks HTTP/2, and calls may be made.
   public private(set) var isUp = false
@@ -45,29 +24,36 @@ public final class HTTP2ClientSession {
     var callbacks: OpaquePointer?
     nghttp2_session_callbacks_new(&callbacks)
     nghttp2_session_callbacks_set_on_header_callback(callbacks) {
-      _, frame, name, nameLength, value, valueLength, _, context in
-      HTTP2ClientSession.from(context).header(
-        frame!.pointee.hd.stream_id, UnsafeBufferPointer(start: name, count: nameLength),
-        UnsafeBufferPointer(start: value, count: valueLength))
+      session, frame, name, nameLength, value, valueLength, _, _ in
+      // Headers come many to a call: it is used here without being counted.
+      if let call = nghttp2_session_get_stream_user_data(session, frame!.pointee.hd.stream_id) {
+        Unmanaged<ClientCall>.fromOpaque(call)._withUnsafeGuaranteedRef {
+          $0.header(
+            UnsafeBufferPointer(start: name, count: nameLength), UnsafeBufferPointer(start: value, count: valueLength))
+        }
+      }
       return 0
     }
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { _, _, id, data, length, context in
-      HTTP2ClientSession.from(context).data(id, UnsafeBufferPointer(start: data, count: length))
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) { session, _, id, data, length, context in
+      if let call = HTTP2ClientSession.call(session, id) {
+        HTTP2ClientSession.from(context).data(call, UnsafeBufferPointer(start: data, count: length))
+      }
       return 0
     }
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { _, frame, context in
-      let this = HTTP2ClientSession.from(context)
       let flags = frame!.pointee.hd.flags
       switch UInt32(frame!.pointee.hd.type) {
-      case NGHTTP2_SETTINGS.rawValue where flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) == 0: this.isUp = true
-      case NGHTTP2_GOAWAY.rawValue: this.isLeaving = true
-      case NGHTTP2_PING.rawValue where flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0: this.pongs += 1
+      case NGHTTP2_SETTINGS.rawValue where flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) == 0:
+        HTTP2ClientSession.from(context).isUp = true
+      case NGHTTP2_GOAWAY.rawValue: HTTP2ClientSession.from(context).isLeaving = true
+      case NGHTTP2_PING.rawValue where flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0:
+        HTTP2ClientSession.from(context).pongs += 1
       default: break
       }
       return 0
     }
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { _, id, code, context in
-      HTTP2ClientSession.from(context).closed(id, code)
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { session, id, code, context in
+      if let call = HTTP2ClientSession.call(session, id) { HTTP2ClientSession.from(context).closed(call, code) }
       return 0
     }
     return callbacks!
@@ -75,11 +61,22 @@ public final class HTTP2ClientSession {
   private static func from(_ context: UnsafeMutableRawPointer?) -> HTTP2ClientSession {
     Unmanaged<HTTP2ClientSession>.fromOpaque(context!).takeUnretainedValue()
   }
+  private static func call(_ session: OpaquePointer?, _ id: Int32) -> ClientCall? {
+    nghttp2_session_get_stream_user_data(session, id).map {
+      Unmanaged<ClientCall>.fromOpaque($0).takeUnretainedValue()
+    }
+  }
 
   /// - Parameter responseBytesMax: a longer response body is cut off as a failure.
-  public init(responseBytesMax: Int = 16 << 20) {
+  public init(authority: String, memory: SessionMemory = SessionMemory(), responseBytesMax: Int = 16 << 20) {
     self.responseBytesMax = responseBytesMax
-    nghttp2_session_client_new(&session, Self.callbacks, Unmanaged.passUnretained(self).toOpaque())
+    self.memory = memory
+    self.authority = .allocate(capacity: max(1, authority.utf8.count))
+    _ = self.authority.initialize(from: authority.utf8)
+    authorityBytes = authority.utf8.count
+    var functions = memory.functions
+    nghttp2_session_client_new3(
+      &session, Self.callbacks, Unmanaged.passUnretained(self).toOpaque(), nil, &functions)
     let settings = [
       nghttp2_settings_entry(settings_id: Int32(NGHTTP2_SETTINGS_ENABLE_PUSH.rawValue), value: 0),
       nghttp2_settings_entry(
@@ -89,12 +86,17 @@ public final class HTTP2ClientSession {
     nghttp2_session_set_local_window_size(
       session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, HTTPLimits.connectionWindow)
   }
-  deinit { nghttp2_session_del(session) }
+  deinit {
+    nghttp2_session_del(session)
+    authority.deallocate()
+  }
 
-  public var openCalls: Int { calls.count }
+  public var openCalls: Int { open.count }
   public var isOver: Bool {
     isBroken || (nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0)
   }
+  /// Whether `output` would give anything.
+  public var wantsOutput: Bool { nghttp2_session_want_write(session) != 0 }
 
   public func receive(_ bytes: UnsafeRawBufferPointer) {
     let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
@@ -112,115 +114,162 @@ public final class HTTP2ClientSession {
 
   public func ping() { nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil) }
 
-  /// Sends a request; `completion` is called exactly once, never before this returns.
-  /// - Returns: the stream, for `cancel`; nil when the session takes no more calls (nothing will be called).
+  /// Sends a request; `handler` is told how it ended exactly once, never before this returns.
+  /// - Parameters:
+  ///   - varying: the value of the head's varying header; nil leaves it out.
+  ///   - body: appends the request body to the buffer it is given.
+  /// - Returns: the stream, for `cancel`; nil when the session takes no more calls (nothing will be told).
   public func call(
-    method: StaticString, path: StaticString, authority: String, headers: [(StaticString, String)], body: [UInt8],
-    completion: @escaping Completion
+    _ head: RequestHead, varying: String? = nil, handler: any CallHandler, token: UInt64,
+    body: (inout [UInt8]) -> Void
   ) -> Int32? {
     guard !isBroken, !isLeaving else { return nil }
-    let call = Call()
-    call.body = body
-    call.completion = completion
-    var provider = nghttp2_data_provider()
-    provider.source.ptr = Unmanaged.passUnretained(call).toOpaque()
-    provider.read_callback = { _, _, buffer, length, flags, source, _ in
-      let call = Unmanaged<Call>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
-      let count = min(length, call.body.count - call.sent)
-      call.body.withUnsafeBufferPointer { bytes in
-        if count > 0 { buffer!.update(from: bytes.baseAddress! + call.sent, count: count) }
-      }
-      call.sent += count
-      if call.sent == call.body.count { flags!.pointee |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue) }
-      return count
+    let call = pool.popLast() ?? ClientCall()
+    body(&call.request)
+    guard let id = submit(call, head, varying ?? "") else {
+      recycle(call)
+      return nil
     }
-    var texts: [UInt8] = []
-    texts.append(contentsOf: authority.utf8)
-    for header in headers { texts.append(contentsOf: header.1.utf8) }
-    let id = texts.withUnsafeMutableBufferPointer { texts in
-      withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: 4 + headers.count) { fields in
-        func field(_ name: StaticString, _ value: UnsafeMutablePointer<UInt8>, _ length: Int) -> nghttp2_nv {
-          nghttp2_nv(
-            name: UnsafeMutablePointer(mutating: name.utf8Start), value: value, namelen: name.utf8CodeUnitCount,
-            valuelen: length, flags: UInt8(NGHTTP2_NV_FLAG_NO_COPY_NAME.rawValue))
-        }
-        func fixed(_ name: StaticString, _ value: StaticString) -> nghttp2_nv {
-          field(name, UnsafeMutablePointer(mutating: value.utf8Start), value.utf8CodeUnitCount)
-        }
-        fields[0] = fixed(":method", method)
-        fields[1] = fixed(":scheme", "http")
-        fields[2] = field(":authority", texts.baseAddress!, authority.utf8.count)
-        fields[3] = fixed(":path", path)
-        var offset = authority.utf8.count
-        for (index, header) in headers.enumerated() {
-          fields[4 + index] = field(header.0, texts.baseAddress! + offset, header.1.utf8.count)
-          offset += header.1.utf8.count
-        }
-        if body.isEmpty {
-          return nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, nil, nil)
-        }
-        return nghttp2_submit_request(session, nil, fields.baseAddress, fields.count, &provider, nil)
-      }
-    }
-    guard id > 0 else { return nil }
-    calls[id] = call
+    call.id = id
+    call.head = head
+    call.handler = handler
+    call.token = token
+    call.openIndex = open.count
+    open.append(call)
     return id
   }
 
-  /// Resets the stream; its completion is told `.cancelled` when the stream has closed.
+  private func submit(_ call: ClientCall, _ head: RequestHead, _ varying: String) -> Int32? {
+    let context = Unmanaged.passUnretained(call).toOpaque()
+    var provider = nghttp2_data_provider()
+    provider.source.ptr = context
+    provider.read_callback = { _, _, buffer, length, flags, source, _ in
+      let call = Unmanaged<ClientCall>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
+      let count = min(length, call.request.count - call.sent)
+      call.request.withUnsafeBufferPointer { bytes in
+        if count > 0 { buffer!.update(from: bytes.baseAddress! + call.sent, count: count) }
+      }
+      call.sent += count
+      if call.sent == call.request.count { flags!.pointee |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue) }
+      return count
+    }
+    let fixed = head.fields.count
+    var varying = varying
+    let id = varying.withUTF8 { value in
+      withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: fixed + 1) { fields in
+        fields.baseAddress!.initialize(from: head.fields.baseAddress!, count: fixed)
+        fields[RequestHead.authorityPlace].value = authority.baseAddress
+        fields[RequestHead.authorityPlace].valuelen = authorityBytes
+        var count = fixed
+        if var field = head.varying, !value.isEmpty {
+          field.value = UnsafeMutablePointer(mutating: value.baseAddress)
+          field.valuelen = value.count
+          (fields.baseAddress! + fixed).initialize(to: field)
+          count += 1
+        }
+        guard !call.request.isEmpty else {
+          return nghttp2_submit_request(session, nil, fields.baseAddress, count, nil, context)
+        }
+        return nghttp2_submit_request(session, nil, fields.baseAddress, count, &provider, context)
+      }
+    }
+    return id > 0 ? id : nil
+  }
+
+  /// Resets the stream; its handler is told `.cancelled` when the stream has closed.
   public func cancel(_ id: Int32) {
-    guard let call = calls[id] else { return }
+    // Cancelling is rare beside calling, and few calls are open at a time: a search beats keeping an index.
+    guard let call = open.first(where: { $0.id == id }) else { return }
     call.failure = .cancelled
     nghttp2_submit_rst_stream(
       session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, UInt32(NGHTTP2_CANCEL.rawValue))
   }
 
-  /// The connection has ended: every open call fails.
+  /// The connection has ended: every open call fails, in the order of calling.
   public func close() {
     isBroken = true
-    let open = calls.sorted { $0.key < $1.key }
-    calls.removeAll()
-    for (_, call) in open { call.completion?(.failure(call.failure ?? .connectionLost)) }
+    let ended = open.sorted { $0.id < $1.id }
+    open.removeAll()
+    for call in ended { nghttp2_session_set_stream_user_data(session, call.id, nil) }
+    for call in ended {
+      let handler = call.handler
+      call.handler = nil
+      handler?.ended(call.token, .failure(call.failure ?? .connectionLost))
+    }
+    closedCalls += ended
   }
+  /// Calls of a closed session live as long as the session: nghttp2 may still hold their address.
+  private var closedCalls: [ClientCall] = []
 
   // MARK: Callbacks
 
-  private func header(_ id: Int32, _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) {
-    guard let call = calls[id] else { return }
-    func isNamed(_ text: StaticString) -> Bool {
-      name.count == text.utf8CodeUnitCount
-        && name.elementsEqual(UnsafeBufferPointer(start: text.utf8Start, count: name.count))
-    }
-    if isNamed(":status") {
-      call.response.status = Int(String(decoding: value, as: UTF8.self)) ?? 0
-    } else if isNamed("grpc-status") {
-      call.response.grpcStatus = Int(String(decoding: value, as: UTF8.self)) ?? 2
-    } else if isNamed("grpc-message") {
-      call.response.grpcMessage = String(decoding: value.prefix(1024), as: UTF8.self)
-    }
-  }
-
-  private func data(_ id: Int32, _ bytes: UnsafeBufferPointer<UInt8>) {
-    guard let call = calls[id], call.failure == nil else { return }
-    guard call.response.body.count + bytes.count <= responseBytesMax else {
+  private func data(_ call: ClientCall, _ bytes: UnsafeBufferPointer<UInt8>) {
+    guard call.failure == nil else { return }
+    guard call.body.count + bytes.count <= responseBytesMax else {
       call.failure = .responseTooLarge
       nghttp2_submit_rst_stream(
-        session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, UInt32(NGHTTP2_CANCEL.rawValue))
+        session, UInt8(NGHTTP2_FLAG_NONE.rawValue), call.id, UInt32(NGHTTP2_CANCEL.rawValue))
       return
     }
-    call.response.body.append(contentsOf: bytes)
+    call.body.append(contentsOf: bytes)
   }
 
-  private func closed(_ id: Int32, _ code: UInt32) {
-    guard let call = calls.removeValue(forKey: id) else { return }
-    if let failure = call.failure {
-      call.completion?(.failure(failure))
-    } else if code == UInt32(NGHTTP2_NO_ERROR.rawValue), call.response.status != 0 {
-      call.completion?(.success(call.response))
-    } else if code == UInt32(NGHTTP2_REFUSED_STREAM.rawValue) {
-      call.completion?(.failure(isLeaving ? .connectionLost : .refused))
-    } else {
-      call.completion?(.failure(.reset(code: code)))
+  private func closed(_ call: ClientCall, _ code: UInt32) {
+    // A stream that had not been sent when the session closed gives its call's address once more.
+    guard let handler = call.handler else { return }
+    nghttp2_session_set_stream_user_data(session, call.id, nil)
+    let last = open.removeLast()
+    if last !== call {
+      open[call.openIndex] = last
+      last.openIndex = call.openIndex
     }
+    let outcome: CallOutcome
+    if let failure = call.failure {
+      outcome = .failure(failure)
+    } else if code == UInt32(NGHTTP2_NO_ERROR.rawValue), call.status != 0 {
+      outcome = .response(call)
+    } else if code == UInt32(NGHTTP2_REFUSED_STREAM.rawValue) {
+      outcome = .failure(isLeaving ? .connectionLost : .refused)
+    } else {
+      outcome = .failure(.reset(code: code))
+    }
+    call.handler = nil
+    handler.ended(call.token, outcome)
+    recycle(call)
+  }
+
+  private func recycle(_ call: ClientCall) {
+    call.reset()
+    pool.append(call)
+  }
+}
+
+extension ClientCall {
+  private static let messageBytesMax = 1024
+
+  fileprivate func header(_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) {
+    func isNamed(_ text: StaticString) -> Bool {
+      guard name.count == text.utf8CodeUnitCount else { return false }
+      for index in 0..<name.count where name[index] != text.utf8Start[index] { return false }
+      return true
+    }
+    if isNamed(":status") {
+      status = Self.number(value) ?? 0
+    } else if isNamed("grpc-status") {
+      grpcStatus = Self.number(value) ?? 2
+    } else if isNamed("grpc-message") {
+      message.removeAll(keepingCapacity: true)
+      message.append(contentsOf: value.prefix(Self.messageBytesMax))
+    }
+  }
+
+  private static func number(_ text: UnsafeBufferPointer<UInt8>) -> Int? {
+    guard (1...9).contains(text.count) else { return nil }
+    var value = 0
+    for byte in text {
+      guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) else { return nil }
+      value = value * 10 + Int(byte - UInt8(ascii: "0"))
+    }
+    return value
   }
 }

@@ -4,11 +4,12 @@ import CNGHTTP2
 // stream_user_data: a request costs no dictionary, no String and, after the first few, no object.
 
 public final class HTTP2ServerSession: ServerSession {
-  private var session: OpaquePointer?
+  @exclusivity(unchecked) private var session: OpaquePointer?
+  private let memory: SessionMemory
   private unowned let delegate: any ServerSessionDelegate
   let limits: HTTPLimits
-  private var open: [ServerStream] = []
-  private var pool: [ServerStream] = []
+  @exclusivity(unchecked) private var open: [ServerStream] = []
+  @exclusivity(unchecked) private var pool: [ServerStream] = []
   private var isBroken = false
 
   nonisolated(unsafe) private static let callbacks: OpaquePointer = {
@@ -59,15 +60,18 @@ public final class HTTP2ServerSession: ServerSession {
     }
   }
 
-  public init(limits: HTTPLimits, delegate: any ServerSessionDelegate) {
+  public init(limits: HTTPLimits, delegate: any ServerSessionDelegate, memory: SessionMemory = SessionMemory()) {
     self.limits = limits
+    self.memory = memory
     self.delegate = delegate
     var option: OpaquePointer?
     nghttp2_option_new(&option)
     if let resets = limits.streamResets {
       nghttp2_option_set_stream_reset_rate_limit(option, resets.burst, resets.perSecond)
     }
-    nghttp2_session_server_new2(&session, Self.callbacks, Unmanaged.passUnretained(self).toOpaque(), option)
+    var functions = memory.functions
+    nghttp2_session_server_new3(
+      &session, Self.callbacks, Unmanaged.passUnretained(self).toOpaque(), option, &functions)
     nghttp2_option_del(option)
     let settings = [
       nghttp2_settings_entry(
@@ -83,7 +87,10 @@ public final class HTTP2ServerSession: ServerSession {
       session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, HTTPLimits.connectionWindow)
   }
 
-  deinit { nghttp2_session_del(session) }
+  deinit {
+    nghttp2_session_del(session)
+    for stream in open { stream.end() }
+  }
 
   public var openStreams: Int { open.count }
   public var isOver: Bool {
@@ -108,10 +115,24 @@ public final class HTTP2ServerSession: ServerSession {
   public func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?) {
     guard stream.isOpen, !stream.isAnswered else { return }
     stream.isAnswered = true
+    stream.responseBody = body
+    submit(stream, head: head, trailers: trailers)
+  }
+
+  public func respond(
+    _ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?, write: (inout [UInt8]) -> Void
+  ) {
+    guard stream.isOpen, !stream.isAnswered else { return }
+    stream.isAnswered = true
+    stream.ownsBody = true
+    write(&stream.responseBody)
+    submit(stream, head: head, trailers: trailers)
+  }
+
+  private func submit(_ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?) {
     stream.responseHead = head
     stream.trailers = trailers
-    stream.responseBody = body
-    if trailers == nil, body.isEmpty || stream.isHead {
+    if trailers == nil, stream.responseBody.isEmpty || stream.isHead {
       nghttp2_submit_response(session, stream.id, head.fields.baseAddress, head.count, nil)
       return
     }

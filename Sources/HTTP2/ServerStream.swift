@@ -1,25 +1,29 @@
 /// One request and its response, whatever the protocol version. Used again for later requests of its connection.
 public final class ServerStream {
-  public internal(set) var headers = HeaderBlock()
+  @exclusivity(unchecked) public internal(set) var headers = HeaderBlock()
   /// The whole request body.
-  public internal(set) var body: [UInt8] = []
+  @exclusivity(unchecked) public internal(set) var body: [UInt8] = []
   /// The handler's own; 0 at first.
-  public var token: UInt64 = 0
+  @exclusivity(unchecked) public var token: UInt64 = 0
   /// Whether a response may still be given.
-  public internal(set) var isOpen = false
-  public internal(set) var isAnswered = false
-  /// The connection that the stream belongs to; set by the transport.
-  public weak var owner: AnyObject?
+  @exclusivity(unchecked) public internal(set) var isOpen = false
+  @exclusivity(unchecked) public internal(set) var isAnswered = false
+  /// The connection that the stream belongs to, from `received` until the stream ends; set by the transport. Not
+  /// counted: the owner holds the stream, ends it before it goes, and is looked up for every response.
+  @exclusivity(unchecked) public unowned(unsafe) var owner: AnyObject?
 
-  var id: Int32 = 0
-  var headerBytes = 0
-  var isDelivered = false
-  var isHead = false
-  var openIndex = 0
-  var responseHead: ResponseHead?
-  var trailers: ResponseHead?
-  var responseBody: [UInt8] = []
-  var sent = 0
+  @exclusivity(unchecked) var id: Int32 = 0
+  @exclusivity(unchecked) var headerBytes = 0
+  @exclusivity(unchecked) var isDelivered = false
+  @exclusivity(unchecked) var isHead = false
+  @exclusivity(unchecked) var openIndex = 0
+  @exclusivity(unchecked) var responseHead: ResponseHead?
+  @exclusivity(unchecked) var trailers: ResponseHead?
+  @exclusivity(unchecked) var responseBody: [UInt8] = []
+  /// The body was written into the stream's own buffer, which is used again.
+  @exclusivity(unchecked) var ownsBody = false
+  @exclusivity(unchecked) var sent = 0
+  private static let keptBytesMax = 64 << 10
 
   init() {}
 
@@ -41,10 +45,16 @@ public final class ServerStream {
   }
   func end() {
     isOpen = false
+    owner = nil
     responseHead = nil
     trailers = nil
-    responseBody = []
-    if body.capacity > 64 << 10 { body = [] }
+    if ownsBody, responseBody.capacity <= Self.keptBytesMax {
+      responseBody.removeAll(keepingCapacity: true)
+    } else {
+      responseBody = []
+    }
+    ownsBody = false
+    if body.capacity > Self.keptBytesMax { body = [] }
   }
 }
 
@@ -61,6 +71,8 @@ public protocol ServerSession: AnyObject {
   /// - Returns: false when the connection must end after what is unsent has been sent.
   func receive(_ bytes: UnsafeRawBufferPointer) -> Bool
   func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?)
+  /// The same with a body that `write` appends to the stream's own buffer.
+  func respond(_ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?, write: (inout [UInt8]) -> Void)
   /// Appends what is to be sent, about `limit` bytes at most.
   func output(into buffer: inout [UInt8], limit: Int)
   /// Announces the end: first a notice, then (final) no further streams.

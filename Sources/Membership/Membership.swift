@@ -135,14 +135,16 @@ public struct Membership: Sendable {
     if members[id.index].state == .suspect { setState(id, .alive, now: now, into: &effects) }
   }
 
-  /// The worker said that it does not hold this version: believed until its next snapshot.
-  public mutating func lacks(_ id: WorkerID, release: ModelVersion, into effects: inout [Effect]) {
+  /// The worker said that it does not hold these shards, or is being told to unload them: nobody is sent there for them
+  /// until its next snapshot. Its other shards are not in doubt: a replica must not go for the sake of another.
+  /// - Returns: whether this is news.
+  public mutating func lacks(_ id: WorkerID, release: ModelVersion, shards: [ShardID]) -> Bool {
     guard
       let index = members[id.index].status?.holdings.firstIndex(where: { $0.release == release }),
-      members[id.index].status?.holdings[index].ready.isEmpty == false
-    else { return }
-    members[id.index].status?.holdings[index].ready = []
-    effects.append(.changed(id))
+      members[id.index].status?.holdings[index].ready.contains(where: shards.contains) == true
+    else { return false }
+    members[id.index].status?.holdings[index].ready.removeAll(where: shards.contains)
+    return true
   }
 
   // MARK: Time
@@ -211,9 +213,13 @@ public struct Membership: Sendable {
   mutating func refreshDue() {
     var earliest: Instant?
     func consider(_ at: Instant) { if earliest.map({ at < $0 }) ?? true { earliest = at } }
-    for member in members {
-      if member.isLinked { consider(member.probes.due) }
-      if member.state == .down || member.state == .joining, let since = member.downSince { consider(since + policy.replacedAfter) }
+    for index in members.indices {
+      if members[index].isLinked { consider(members[index].probes.due) }
+      switch members[index].state {
+      case .down, .joining:
+        if let since = members[index].downSince { consider(since + policy.replacedAfter) }
+      case .alive, .suspect, .gone: break
+      }
     }
     due = earliest
   }

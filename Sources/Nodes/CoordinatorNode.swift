@@ -151,7 +151,8 @@ public final class CoordinatorNode {
       case .answer(let token, let outcome): effects.append(.answer(token, outcome))
       case .heartbeat(let worker, let sentAt):
         membership.trafficAnswered(worker, sentAt: sentAt, now: now, into: &membershipEffects)
-      case .lacks(let worker, let release): membership.lacks(worker, release: release, into: &membershipEffects)
+      case .lacks(let worker, let release, let shards):
+        if membership.lacks(worker, release: release, shards: shards) { membershipEffects.append(.changed(worker)) }
       }
     }
     routerEffects.removeAll(keepingCapacity: true)
@@ -190,7 +191,10 @@ public final class CoordinatorNode {
     for order in orders {
       switch order {
       case .load(let worker, let order): effects.append(.load(worker, order))
-      case .unload(let worker, let order): effects.append(.unload(worker, order))
+      case .unload(let worker, let order):
+        _ = membership.lacks(worker, release: order.release, shards: order.shards)
+        router.refresh(members: membership.members, now: now)
+        effects.append(.unload(worker, order))
       }
     }
   }

@@ -30,8 +30,8 @@ public struct Router {
     case answer(RequestToken, Result<Answer, RankingError>)
     /// The worker answered a request that was sent at this instant: a sign of life.
     case heartbeat(WorkerID, sentAt: Instant)
-    /// The worker said that it lacks this version.
-    case lacks(WorkerID, ModelVersion)
+    /// The worker said that it has none of these shards of this version.
+    case lacks(WorkerID, ModelVersion, [ShardID])
   }
 
   /// What happened so far, for metrics.
@@ -179,7 +179,7 @@ public struct Router {
         replied(leg, now: now, into: &effects)
         counters.droppedNaN += UInt64(reply.droppedNaN)
         flight.merged.join(reply.items)
-        settle(leg, of: flight, answered: reply.shards)
+        settle(leg, of: flight, answered: reply.shards, now: now, into: &effects)
       } else {
         invalid(flight, leg, now: now, into: &effects)
       }
@@ -207,7 +207,7 @@ public struct Router {
       if isValid {
         replied(leg, now: now, into: &effects)
         flight.found += reply.found
-        settle(leg, of: flight, answered: reply.shards)
+        settle(leg, of: flight, answered: reply.shards, now: now, into: &effects)
       } else {
         invalid(flight, leg, now: now, into: &effects)
       }

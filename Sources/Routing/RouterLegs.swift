@@ -194,13 +194,13 @@ extension Router {
       && reply.items.count <= flight.query.k && reply.items.isWellFormed
   }
 
-  /// The shards that the reply speaks for are answered; the others of the leg were not finished, and no other leg owes
-  /// them: they are missing.
-  mutating func settle(_ leg: Leg, of flight: Flight, answered: [ShardID]) {
+  /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded in the
+  /// meantime: somebody else may have them.
+  mutating func settle(
+    _ leg: Leg, of flight: Flight, answered: [ShardID], now: Instant, into effects: inout [Effect]
+  ) {
     for shard in answered { flight.answer(shard, planted: policy.planted) }
-    for shard in flight.legShards[leg.shards] where flight.shards[shard.index].legs == 0 {
-      flight.miss(shard, .workerError)
-    }
+    tryElsewhere(flight, leg, reason: .workerError, now: now, into: &effects)
   }
 
   /// A sign of life, and nothing else that would speak for the worker: a fast one must not draw more traffic.
@@ -219,7 +219,7 @@ extension Router {
       book.failed(leg.worker, now: now)
       tryElsewhere(flight, leg, reason: .connectionLost, now: now, into: &effects)
     case .wrongVersion:
-      effects.append(.lacks(leg.worker, flight.release))
+      effects.append(.lacks(leg.worker, flight.release, Array(flight.legShards[leg.shards])))
       tryElsewhere(flight, leg, reason: .wrongVersion, now: now, into: &effects)
     // Trying elsewhere would add load to a cluster that has too much, or time that is not there, or the same error.
     case .overloaded:

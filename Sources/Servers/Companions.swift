@@ -49,7 +49,7 @@ final class Companions: HTTPClientDelegate {
       ("content-type", GRPC.contentType), ("te", "trailers"), ("grpc-timeout", GRPC.timeout(Self.timeout)),
     ]
     let call = client.call(path: path, headers: headers, body: GRPC.frame(message)) { result in
-      done(CoordinatorServer.decode(result, decode))
+      done(WorkerReply.decode(result, decode))
     }
     if let call { loop.schedule(after: Self.timeout) { [weak client] in client?.cancel(call) } }
     return call != nil

@@ -1,5 +1,6 @@
 import Foundation
 import RankingCore
+import Routing
 
 // The JSON files that `coordinator --config` and `worker --config` read. Unknown keys are refused by name: a misspelt
 // setting that is silently ignored is found at 3 a.m.
@@ -55,11 +56,19 @@ public struct CoordinatorConfiguration: Sendable {
   public var discover: [SocketAddress] = []
   /// Replicas per shard when this coordinator places shards on workers; `nil` = it does not.
   public var replicas: Int?
+  /// A worker that has been down for so long is given up: its shards are placed on others. `nil` = the usual time.
+  public var replacedAfter: Duration?
+  /// What may be switched off to see what it is worth.
+  public var hedging = true
+  public var slowEjection = true
+  public var choice = RoutingPolicy.Choice.powerOfTwo
   public init() {}
 
   public init(file: String) throws(ConfigurationError) {
     let json = try ConfigurationFile(file)
-    try json.allow(["name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement"])
+    try json.allow([
+      "name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement", "health", "routing",
+    ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
@@ -78,6 +87,22 @@ public struct CoordinatorConfiguration: Sendable {
     if let placement = try json.child("placement") {
       try placement.allow(["replicas"])
       replicas = try placement.integer("replicas", in: 1...16) ?? 2
+    }
+    if let health = try json.child("health") {
+      try health.allow(["replaced_after_ms"])
+      let replacedAfter = try health.integer("replaced_after_ms", in: 1...86_400_000)
+      self.replacedAfter = replacedAfter.map { .milliseconds($0) }
+    }
+    if let routing = try json.child("routing") {
+      try routing.allow(["hedging", "slow_ejection", "choice"])
+      hedging = try routing.boolean("hedging") ?? true
+      slowEjection = try routing.boolean("slow_ejection") ?? true
+      switch try routing.text("choice") {
+      case nil, "power_of_two": choice = .powerOfTwo
+      case "random": choice = .random
+      case let other?:
+        throw ConfigurationError("\(file): routing: \"choice\" is \"\(other)\"; it is \"power_of_two\" or \"random\"")
+      }
     }
   }
 
@@ -117,12 +142,15 @@ public struct WorkerConfiguration: Sendable {
   public var zone = ""
   /// Memory for slices; 0 = four fifths of the machine's.
   public var memoryMiB = 0
+  /// Whether `POST /faults` may make trouble: for tests and measurements only.
+  public var allowFaults = false
   public init() {}
 
   public init(file: String) throws(ConfigurationError) {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
+      "allow_faults",
     ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
@@ -132,6 +160,7 @@ public struct WorkerConfiguration: Sendable {
     if let advertise = try json.text("advertise") { self.advertise = try SocketAddress(advertise) }
     zone = try json.text("zone") ?? ""
     memoryMiB = try json.integer("memory_mib", in: 0...1 << 30) ?? 0
+    allowFaults = try json.boolean("allow_faults") ?? false
     for entry in try json.objects("holdings") {
       try entry.allow(["model", "version", "shards"])
       holdings.append(
@@ -145,7 +174,7 @@ public struct WorkerConfiguration: Sendable {
 }
 
 /// A JSON object with its place, so that every complaint says where.
-private struct ConfigurationFile {
+struct ConfigurationFile {
   let place: String
   let object: [String: Any]
 
@@ -153,15 +182,18 @@ private struct ConfigurationFile {
     guard let data = FileManager.default.contents(atPath: file) else {
       throw ConfigurationError("\(file): cannot be read")
     }
+    try self.init(place: file, json: data)
+  }
+  init(place: String, json data: Data) throws(ConfigurationError) {
     do {
       guard let object = try JSONSerialization.jsonObject(with: data) as? [String: Any] else {
-        throw ConfigurationError("\(file): must be one JSON object")
+        throw ConfigurationError("\(place): must be one JSON object")
       }
-      self.init(place: file, object: object)
+      self.init(place: place, object: object)
     } catch let error as ConfigurationError {
       throw error
     } catch {
-      throw ConfigurationError("\(file): not JSON: \(error.localizedDescription)")
+      throw ConfigurationError("\(place): not JSON: \(error.localizedDescription)")
     }
   }
   init(place: String, object: [String: Any]) {
@@ -190,6 +222,18 @@ private struct ConfigurationFile {
         "\(place): \"\(key)\" must be a whole number, \(range.lowerBound) to \(range.upperBound)")
     }
     return number
+  }
+  func number(_ key: String, in range: ClosedRange<Double>) throws(ConfigurationError) -> Double? {
+    guard let value = object[key] else { return nil }
+    guard let number = (value as? NSNumber)?.doubleValue, range.contains(number) else {
+      throw ConfigurationError("\(place): \"\(key)\" must be a number, \(range.lowerBound) to \(range.upperBound)")
+    }
+    return number
+  }
+  func boolean(_ key: String) throws(ConfigurationError) -> Bool? {
+    guard let value = object[key] else { return nil }
+    guard let boolean = value as? Bool else { throw ConfigurationError("\(place): \"\(key)\" must be true or false") }
+    return boolean
   }
   func integers(_ key: String, in range: ClosedRange<Int>) throws(ConfigurationError) -> [Int] {
     guard let numbers = object[key] as? [Int], numbers.allSatisfy(range.contains) else {

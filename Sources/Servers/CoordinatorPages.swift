@@ -128,6 +128,10 @@ enum ClusterJSON {
     json.number(view?.legsInFlight ?? 0)
     json.literal(",\"latency_ms\":")
     json.milliseconds((view?.latency ?? .zero).milliseconds)
+    if let delay = view?.hedgeDelay {
+      json.literal(",\"hedge_delay_ms\":")
+      json.milliseconds(delay.milliseconds)
+    }
     json.literal(",\"admits\":")
     json.number(member.status?.admits ?? 0)
     json.literal(",\"held_bytes\":")

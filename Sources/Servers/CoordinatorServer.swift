@@ -13,7 +13,7 @@ import Wire
 //     stream ─► PublicAPI.parse ─► .requested ─► node ─► .score ─► HTTPClient of the worker
 //     stream ◄─ PublicAPI.write ◄─ .answer    ◄─ node ◄─ .scored ◄─ reply decoded
 
-public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
+public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, CallHandler {
   private struct Pending {
     let stream: ServerStream
     let api: PublicAPI
@@ -31,12 +31,21 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
   private var adminStreams: [CallToken: ServerStream] = [:]
   private var seeds: SeededGenerator
   private var events: [CoordinatorEvent] = []
+  private var effects: [CoordinatorEffect] = []
+  /// The effects being carried out.
+  private var carried: [CoordinatorEffect] = []
   private var isHandling = false
   private var pending: [RequestToken: Pending] = [:]
   private var lastToken: RequestToken = 0
-  private var calls: [LegID: CallID] = [:]
+  private enum Purpose {
+    case probe(WorkerID, token: UInt64)
+    case score(LegID)
+    case lookup(LegID)
+    case order(WorkerID)
+  }
+  private var calls = CallTable<Purpose>()
   private var queryCache: (key: UInt64, bytes: [UInt8]) = (.max, [])
-  private var timer: TimerID?
+  private lazy var timer = LoopTimer { [unowned self] in send(.woke) }
   private var metrics = CoordinatorMetrics()
   private var requestIDs: SeededGenerator
   private var hasAnnounced = false
@@ -64,6 +73,10 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
     var random = SystemRandomNumberGenerator()
     seeds = SeededGenerator(seed: random.next())
     var settings = CoordinatorSettings()
+    if let replacedAfter = configuration.replacedAfter { settings.membership.replacedAfter = replacedAfter }
+    settings.routing.hedging = configuration.hedging
+    settings.routing.slowEjection = configuration.slowEjection
+    settings.routing.choice = configuration.choice
     if let replicas = configuration.replicas {
       settings.placement = PlacementPolicy()
       settings.placement?.replicas = replicas
@@ -111,16 +124,14 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
   // MARK: The node
 
   private func send(_ event: CoordinatorEvent) {
-    events.append(event)
-    guard !isHandling else { return }
+    guard !isHandling else { return events.append(event) }
     isHandling = true
-    var effects: [CoordinatorEffect] = []
+    handle(event)
+    // What carrying out the effects brought about at once, such as a call that could not be made.
     var next = 0
     while next < events.count {
-      node.handle(events[next], now: loop.freshNow(), into: &effects)
+      handle(events[next])
       next += 1
-      for effect in effects { carryOut(effect) }
-      effects.removeAll(keepingCapacity: true)
     }
     events.removeAll(keepingCapacity: true)
     isHandling = false
@@ -130,39 +141,47 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
     }
   }
 
+  private func handle(_ event: CoordinatorEvent) {
+    node.handle(event, now: loop.freshNow(), into: &effects)
+    swap(&effects, &carried)
+    for effect in carried { carryOut(effect) }
+    carried.removeAll(keepingCapacity: true)
+  }
+
   private func carryOut(_ effect: CoordinatorEffect) {
     switch effect {
     case .probe(let worker, let token, let timeout):
-      let id = call(worker, Self.statusPath, timeout, GRPC.frame([])) { [unowned self] result in
-        send(.probed(worker, token: token, Self.decode(result, WorkerStatus.init(decoding:))))
-      }
-      if id == nil { send(.probed(worker, token: token, .failure(.connectionLost))) }
+      call(worker, Self.statusHead, timeout, .probe(worker, token: token)) { $0.append(contentsOf: Self.emptyMessage) }
     case .score(let leg, let worker, let request, let timeout):
       if queryCache.key != leg.requestKey {
-        queryCache = (leg.requestKey, ScoreRequest.encodeQuery(request.query))
+        queryCache.key = leg.requestKey
+        queryCache.bytes.removeAll(keepingCapacity: true)
+        ProtoWriter.append(to: &queryCache.bytes) { ScoreRequest.encodeQuery(request.query, into: &$0) }
       }
-      let body = GRPC.frame(queryCache.bytes, ScoreRequest.encodeTasks(request.tasks))
-      calls[leg] = call(worker, Self.scorePath, timeout, body) { [unowned self] result in
-        calls[leg] = nil
-        send(.scored(leg, Self.decode(result, ScoreReply.init(decoding:))))
+      call(worker, Self.scoreHead, timeout, .score(leg)) { body in
+        GRPC.frame(into: &body) { body in
+          body.append(contentsOf: queryCache.bytes)
+          ProtoWriter.append(to: &body) { ScoreRequest.encodeTasks(request.tasks, into: &$0) }
+        }
       }
-      if calls[leg] == nil { send(.scored(leg, .failure(.connectionLost))) }
     case .lookup(let leg, let worker, let request, let timeout):
-      calls[leg] = call(worker, Self.lookupPath, timeout, GRPC.frame(request.encoded())) { [unowned self] result in
-        calls[leg] = nil
-        send(.lookedUp(leg, Self.decode(result, LookupReply.init(decoding:))))
+      call(worker, Self.lookupHead, timeout, .lookup(leg)) { body in
+        GRPC.frame(into: &body) { body in ProtoWriter.append(to: &body) { request.encode(into: &$0) } }
       }
-      if calls[leg] == nil { send(.lookedUp(leg, .failure(.connectionLost))) }
     case .cancel(let leg, let worker):
-      if let id = calls.removeValue(forKey: leg) { client(worker)?.cancel(id) }
+      let call = calls.call {
+        switch $0 {
+        case .score(let other), .lookup(let other): leg == other
+        case .probe, .order: false
+        }
+      }
+      if let call { client(worker)?.cancel(call) }
     case .answer(let token, let outcome): answer(token, outcome)
-    case .wake(let at):
-      if let timer { loop.cancel(timer) }
-      timer = loop.schedule(at: at) { [unowned self] in send(.woke) }
+    case .wake(let at): loop.arm(timer, at: at)
     case .connect(let worker, let address): connect(worker, address)
     case .disconnect(let worker): disconnect(worker)
-    case .load(let worker, let order): give(worker, Self.loadPath, order)
-    case .unload(let worker, let order): give(worker, Self.unloadPath, order)
+    case .load(let worker, let order): give(worker, Self.loadHead, order)
+    case .unload(let worker, let order): give(worker, Self.unloadHead, order)
     case .replyJoin(let call, .success(let reply)): replyAdmin(call, reply.encoded())
     case .replyJoin(let call, .failure(let failure)): refuseAdmin(call, GRPC.status(of: failure))
     case .replyLeave(let call, let reply): replyAdmin(call, reply.encoded())
@@ -193,12 +212,11 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
     clients[worker.index] = nil
   }
 
-  private func give(_ worker: WorkerID, _ path: StaticString, _ order: ShardOrder) {
-    _ = call(worker, path, Self.orderTimeout, GRPC.frame(order.encoded())) { [unowned self] result in
-      switch Self.decode(result, { (_: UnsafeRawBufferPointer) throws(WireError) in () }) {
-      case .success: send(.ordered(worker, nil))
-      case .failure(let failure): send(.ordered(worker, failure))
-      }
+  private func give(_ worker: WorkerID, _ head: RequestHead, _ order: ShardOrder) {
+    // The driver gives its orders again as long as they stand; a worker that is not there is no news to it.
+    guard client(worker)?.isUp == true else { return }
+    call(worker, head, Self.orderTimeout, .order(worker)) { body in
+      GRPC.frame(into: &body) { $0.append(contentsOf: order.encoded()) }
     }
   }
 
@@ -209,43 +227,38 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
   }
 
   private static let orderTimeout: Duration = .seconds(1)
-  private static let loadPath: StaticString = "/shortlist.v1.Worker/Load"
-  private static let unloadPath: StaticString = "/shortlist.v1.Worker/Unload"
 
-  private static let statusPath: StaticString = "/shortlist.v1.Worker/Status"
-  private static let scorePath: StaticString = "/shortlist.v1.Worker/Score"
-  private static let lookupPath: StaticString = "/shortlist.v1.Worker/Lookup"
-
-  private func call(
-    _ worker: WorkerID, _ path: StaticString, _ timeout: Duration, _ body: [UInt8],
-    completion: @escaping HTTP2ClientSession.Completion
-  ) -> CallID? {
-    client(worker)?.call(
-      path: path,
-      headers: [
-        ("content-type", GRPC.contentType), ("te", "trailers"), ("grpc-timeout", GRPC.timeout(timeout)),
-      ], body: body, completion: completion)
+  private static let statusHead = workerHead("Status")
+  private static let scoreHead = workerHead("Score")
+  private static let lookupHead = workerHead("Lookup")
+  private static let loadHead = workerHead("Load")
+  private static let unloadHead = workerHead("Unload")
+  private static let emptyMessage = GRPC.frame([])
+  private static func workerHead(_ method: String) -> RequestHead {
+    RequestHead(
+      method: "POST", path: "/shortlist.v1.Worker/\(method)",
+      headers: [("content-type", GRPC.contentType), ("te", "trailers")], varying: "grpc-timeout")
   }
 
-  static func decode<Message>(
-    _ result: Result<ClientResponse, ClientFailure>,
-    _ body: (UnsafeRawBufferPointer) throws(WireError) -> Message
-  ) -> Result<Message, CallFailure> {
-    switch result {
-    case .failure(.connectionLost), .failure(.reset): return .failure(.connectionLost)
-    case .failure(.refused): return .failure(.overloaded)
-    case .failure(.cancelled): return .failure(.deadlineExceeded)
-    case .failure(.responseTooLarge): return .failure(.workerError("the reply is too large"))
-    case .success(let response):
-      guard response.status == 200, response.grpcStatus == 0 else {
-        return .failure(GRPC.failure(of: response.grpcStatus ?? 2, message: response.grpcMessage))
-      }
-      return response.body.withUnsafeBytes { raw in
-        switch GRPC.message(raw) {
-        case .failure(let error): return .failure(.workerError(error.message))
-        case .success(let message):
-          do { return .success(try body(message)) } catch { return .failure(.workerError("\(error)")) }
-        }
+  private func call(
+    _ worker: WorkerID, _ head: RequestHead, _ timeout: Duration, _ purpose: Purpose, body: (inout [UInt8]) -> Void
+  ) {
+    let token = calls.open(purpose)
+    let id = client(worker)?.call(
+      head, varying: GRPC.timeout(timeout), handler: self, token: token, body: body)
+    if let id { calls.started(token, id) } else { ended(token, .failure(.connectionLost)) }
+  }
+
+  public func ended(_ token: UInt64, _ outcome: CallOutcome) {
+    switch calls.close(token) {
+    case .score(let leg): send(.scored(leg, WorkerReply.decode(outcome, ScoreReply.init(decoding:))))
+    case .lookup(let leg): send(.lookedUp(leg, WorkerReply.decode(outcome, LookupReply.init(decoding:))))
+    case .probe(let worker, let token):
+      send(.probed(worker, token: token, WorkerReply.decode(outcome, WorkerStatus.init(decoding:))))
+    case .order(let worker):
+      switch WorkerReply.decode(outcome, { (_: UnsafeRawBufferPointer) throws(WireError) in () }) {
+      case .success: send(.ordered(worker, nil))
+      case .failure(let failure): send(.ordered(worker, failure))
       }
     }
   }
@@ -349,14 +362,20 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
     if let given = stream.headers["x-request-id"], !given.isEmpty, given.utf8.count <= RequestLimit.requestIDBytes {
       return given
     }
-    let text = String(requestIDs.next(), radix: 16)
-    return String(repeating: "0", count: 16 - text.count) + text
+    let number = requestIDs.next()
+    return String(unsafeUninitializedCapacity: 16) { text in
+      for place in 0..<16 {
+        let digit = UInt8(truncatingIfNeeded: number >> UInt64(60 - 4 * place)) & 15
+        text[place] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10
+      }
+      return 16
+    }
   }
 
   private func ask(_ stream: ServerStream, _ api: PublicAPI) {
     let now = loop.now
     let id = requestID(stream)
-    let endpoint = CoordinatorMetrics.Endpoint(rawValue: api.rawValue)!
+    let endpoint = CoordinatorMetrics.Endpoint(api)
     metrics.received(endpoint)
     do throws(RankingError) {
       let request = try stream.body.withUnsafeBytes { raw in
@@ -381,15 +400,17 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate {
 
   private func answer(_ token: RequestToken, _ outcome: Result<Answer, RankingError>) {
     guard let request = pending.removeValue(forKey: token) else { return }
-    let endpoint = CoordinatorMetrics.Endpoint(rawValue: request.api.rawValue)!
+    let endpoint = CoordinatorMetrics.Endpoint(request.api)
     let took = loop.now - request.receivedAt
     switch outcome {
     case .success(let answer):
       metrics.answered(endpoint, answer, took: took)
-      var json = JSONWriter(reserving: 512 + 64 * answer.entries.count)
-      request.api.write(answer, into: &json)
-      json.bytes.append(UInt8(ascii: "\n"))
-      server.respond(request.stream, head: Heads.json, body: json.bytes)
+      server.respond(request.stream, head: Heads.json) { body in
+        JSONWriter.append(to: &body) { json in
+          request.api.write(answer, into: &json)
+          json.literal("\n")
+        }
+      }
     case .failure(let error):
       metrics.failed(endpoint, error, took: took)
       refuse(request.stream, error, requestID: request.requestID)

@@ -1,4 +1,5 @@
 import RankingCore
+import Wire
 
 // Prometheus text exposition (format 0.0.4), written from plain counters that live on the node's loop: no locks, no
 // registry, one function per process that lists everything it has.
@@ -68,7 +69,24 @@ struct MetricsText {
 
 /// What a coordinator counts, by endpoint and by reason.
 struct CoordinatorMetrics {
-  enum Endpoint: String, CaseIterable { case recommend, rank, similar }
+  enum Endpoint: String, CaseIterable {
+    case recommend, rank, similar
+    init(_ api: PublicAPI) {
+      switch api {
+      case .recommend: self = .recommend
+      case .rank: self = .rank
+      case .similar: self = .similar
+      }
+    }
+    /// The place in `allCases`.
+    var index: Int {
+      switch self {
+      case .recommend: 0
+      case .rank: 1
+      case .similar: 2
+      }
+    }
+  }
   private var requests = [UInt64](repeating: 0, count: Endpoint.allCases.count)
   private var latencies = [LatencyHistogram](repeating: LatencyHistogram(), count: Endpoint.allCases.count)
   private var errors = [UInt64](repeating: 0, count: RankingError.Code.allCases.count)
@@ -76,17 +94,15 @@ struct CoordinatorMetrics {
   private(set) var coverageSum = 0.0
   private(set) var answered: UInt64 = 0
 
-  private func index(_ endpoint: Endpoint) -> Int { Endpoint.allCases.firstIndex(of: endpoint)! }
-
-  mutating func received(_ endpoint: Endpoint) { requests[index(endpoint)] += 1 }
+  mutating func received(_ endpoint: Endpoint) { requests[endpoint.index] += 1 }
   mutating func answered(_ endpoint: Endpoint, _ answer: Answer, took: Duration) {
-    latencies[index(endpoint)].record(took)
+    latencies[endpoint.index].record(took)
     answered += 1
     coverageSum += answer.coverage.items
     if !answer.coverage.missing.isEmpty { partial += 1 }
   }
   mutating func failed(_ endpoint: Endpoint, _ error: RankingError, took: Duration) {
-    latencies[index(endpoint)].record(took)
+    latencies[endpoint.index].record(took)
     errors[RankingError.Code.allCases.firstIndex(of: error.code)!] += 1
   }
 

@@ -1,4 +1,5 @@
 import Bundles
+import CLinux
 import Glibc
 import HTTP2
 import Nodes
@@ -30,6 +31,9 @@ public final class WorkerServer: HTTPServerDelegate {
   private var timer: TimerID?
   private var drainingSince: Instant?
   private var bytesHeld = 0
+  private var faults: FaultInjection?
+  /// Time spent in the scorer, all threads together.
+  private var scoring = Duration.zero
   /// Reads slices, one after the other, away from the loop.
   private let loader: ComputePool<Void>
   /// Shards of the configuration that are not settled yet; it is ready when there are none.
@@ -40,6 +44,7 @@ public final class WorkerServer: HTTPServerDelegate {
   /// - Returns: the exit status.
   public static func run(_ configuration: WorkerConfiguration) throws -> Int32 {
     try configuration.validate()
+    returnSlicesToSystem()
     let server = try WorkerServer(configuration)
     server.start()
     server.loop.run()
@@ -47,6 +52,10 @@ public final class WorkerServer: HTTPServerDelegate {
     server.loader.stop()
     return 0
   }
+
+  /// Large blocks get a mapping of their own, for ever. Left to itself malloc raises the size from which they do as soon as
+  /// one is freed, and what shards that come and go leave in its heap is never the right size for the next.
+  private static func returnSlicesToSystem() { _ = clinux_map_blocks_from(1 << 20) }
 
   init(_ configuration: WorkerConfiguration) throws {
     self.configuration = configuration
@@ -170,8 +179,9 @@ public final class WorkerServer: HTTPServerDelegate {
       case .success(let reply): succeed(call, reply.encoded())
       case .failure(let failure): refuse(call, failure)
       }
-    case .replyScore(let call, .success(let reply)): succeed(call, reply.encoded())
-    case .replyScore(let call, .failure(let failure)): refuse(call, failure)
+    case .replyScore(let call, let result):
+      guard let delay = faults?.next() else { return reply(call, result) }
+      loop.schedule(after: delay) { [unowned self] in reply(call, result) }
     case .refuseLookup(let call, let failure): refuse(call, failure)
     case .replyStatus(let call, let status): succeed(call, status.encoded())
     case .replyOrder(let call, nil): succeed(call, [])
@@ -202,6 +212,13 @@ public final class WorkerServer: HTTPServerDelegate {
 
   private func run(_ call: CallToken, _ request: ScoreRequest, _ deadline: Deadline) {
     guard let release = hosted[request.query.release] else { return send(.scored(call, .failure(.wrongVersion))) }
+    // What was unloaded while the leg waited is left out, not a reason to refuse the rest.
+    var held = request
+    if !held.tasks.allSatisfy({ release.slice($0.shard) != nil }) {
+      held.tasks.removeAll { release.slice($0.shard) == nil }
+      guard !held.tasks.isEmpty else { return send(.scored(call, .failure(.wrongVersion))) }
+    }
+    let task = held
     let job = Running()
     let flag = job.flag
     job.timer = loop.schedule(at: deadline) { flag.cancel() }
@@ -209,8 +226,11 @@ public final class WorkerServer: HTTPServerDelegate {
     let loop = loop
     let this = Unchecked(self)
     pool.submit { scorer in
-      let result = scorer.score(request, holding: release, cancelled: flag)
+      let start = EventLoop.clock()
+      let result = scorer.score(task, holding: release, cancelled: flag)
+      let took = EventLoop.clock() - start
       loop.execute {
+        this.value.scoring += took
         if let timer = this.value.running.removeValue(forKey: call)?.timer { this.value.loop.cancel(timer) }
         this.value.send(.scored(call, result))
       }
@@ -223,6 +243,7 @@ public final class WorkerServer: HTTPServerDelegate {
 
   public func received(_ stream: ServerStream, on server: HTTPServer) {
     guard stream.isMethod("POST") else { return get(stream) }
+    if configuration.allowFaults, stream.isPath("/faults") { return setFaults(stream) }
     lastToken += 1
     stream.token = lastToken
     streams[lastToken] = stream
@@ -268,14 +289,32 @@ public final class WorkerServer: HTTPServerDelegate {
     send(.cancelled(stream.token))
   }
 
+  private func reply(_ call: CallToken, _ result: Result<ScoreReply, CallFailure>) {
+    switch result {
+    case .success(let reply): succeed(call) { bytes in ProtoWriter.append(to: &bytes) { reply.encode(into: &$0) } }
+    case .failure(let failure): refuse(call, failure)
+    }
+  }
   private func succeed(_ call: CallToken, _ message: [UInt8]) {
+    succeed(call) { $0 += message }
+  }
+  private func succeed(_ call: CallToken, message: (inout [UInt8]) -> Void) {
     guard let stream = streams.removeValue(forKey: call) else { return }
-    server.respond(stream, head: Heads.grpc, body: GRPC.frame(message), trailers: Heads.grpcOK)
+    server.respond(stream, head: Heads.grpc, trailers: Heads.grpcOK) { GRPC.frame(into: &$0, message) }
   }
   private func refuse(_ call: CallToken, _ failure: CallFailure) { refuse(call, GRPC.status(of: failure)) }
   private func refuse(_ call: CallToken, _ error: GRPC.StatusError) {
     guard let stream = streams.removeValue(forKey: call) else { return }
     server.respond(stream, head: Heads.grpcError(error), body: [])
+  }
+
+  private func setFaults(_ stream: ServerStream) {
+    do throws(ConfigurationError) {
+      faults = try FaultInjection(stream.body)
+      server.respond(stream, head: Heads.text, body: Self.healthy)
+    } catch {
+      server.respond(stream, head: Heads.error(400), body: Array("\(error)\n".utf8))
+    }
   }
 
   private func get(_ stream: ServerStream) {
@@ -296,6 +335,8 @@ public final class WorkerServer: HTTPServerDelegate {
     let counters = node.counters
     let status = node.status(now: loop.now)
     text.counter("shortlist_worker_legs_total", "Legs scored.", counters.scored)
+    text.family("shortlist_worker_scoring_seconds_total", "counter", "Time spent in the scorer, all threads together.")
+    text.line("shortlist_worker_scoring_seconds_total", "", "\(Double(scoring.nanoseconds) / 1e9)")
     text.family("shortlist_worker_refused_total", "counter", "Legs not scored, by reason.")
     for (reason, count) in [
       ("overloaded", counters.refused), ("expired", counters.expired), ("cancelled", counters.cancelled),

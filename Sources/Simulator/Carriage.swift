@@ -268,6 +268,7 @@ extension World {
     case .fault: strikeFault()
     case .heal: healAll()
     case .strike: strikeInPeace()
+    case .delayWorker(let w): workers[w].isDelayed = true
     }
   }
 

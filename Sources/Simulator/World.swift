@@ -28,6 +28,8 @@ enum Happening {
   case fault
   case heal
   case strike
+  /// From now on this worker answers late (in an experiment).
+  case delayWorker(Int)
 }
 
 struct Link {
@@ -115,7 +117,8 @@ final class World {
   private var workerEffects: [WorkerEffect] = []
   private var requestNumber = 0
 
-  init(_ options: SimulationOptions, trace: ((String) -> Void)?) {
+  /// - Parameter isExperiment: no faults, one coordinator, workers that hold their shards from the start.
+  init(_ options: SimulationOptions, trace: ((String) -> Void)?, isExperiment: Bool = false) {
     self.options = options
     self.trace = trace
     report = SimulationReport(seed: options.seed)
@@ -125,7 +128,8 @@ final class World {
     catalogue = Catalogue(shards: shards, versions: 1 + generator.below(2), generator: &generator)
     workload = Workload(catalogue, generator: &generator)
     let oracle = PlainOracle(catalogue)
-    joins = generator.below(3) == 0
+    hooks.isExperiment = isExperiment
+    joins = generator.below(3) == 0 && !isExperiment
     let end = start + .seconds(options.seconds)
     fate = Fate(options, start: start + (joins ? .seconds(5) : .seconds(1)), end: end, generator: &generator)
     settings.routing.planted = options.planted
@@ -133,7 +137,7 @@ final class World {
     settings.routing.retryTokensMax = 10
     settings.routing.retryTokensPerSecond = 1
     recent = []
-    let count = 1 + generator.below(3)
+    let count = isExperiment ? 1 : 1 + generator.below(3)
     if joins { settings.placement = PlacementPolicy() }
     settings.coordinators = (0..<count).map { "c\($0)" }
     recent = Array(repeating: [], count: count + options.workers)
@@ -160,7 +164,7 @@ final class World {
     for index in workers.indices { startWorker(index) }
     for index in coordinators.indices { startCoordinator(index) }
     queue.schedule(.request, at: fate.trafficFrom)
-    fate.scheduleAll(in: &queue)
+    if !hooks.isExperiment { fate.scheduleAll(in: &queue) }
     let end = start + .seconds(options.seconds)
     let last = end + .seconds(2)
     while violation == nil, let next = queue.next(), next.at <= last {

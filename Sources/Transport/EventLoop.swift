@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import HTTP2
 import RankingCore
 import Synchronization
 
@@ -19,29 +20,31 @@ protocol Flushable: AnyObject {
   func flush()
 }
 
-public struct TimerID: Hashable, Sendable { let number: UInt64 }
-
 public final class EventLoop: SerialExecutor, @unchecked Sendable {
   private let epoll: Int32
   private let wakeUp: Int32
   private var handlers: [(generation: UInt32, handler: (any DescriptorHandler)?)] = []
-  private var timers: [(at: Instant, number: UInt64)] = []
-  private var timerBodies: [UInt64: () -> Void] = [:]
-  private var nextTimer: UInt64 = 0
+  private var timers = TimerHeap()
   private var flushes: [any Flushable] = []
   private let handedOver = Mutex<[@Sendable () -> Void]>([])
+  /// Emptied lists, kept for their memory.
+  private var spareFlushes: [any Flushable] = []
+  private var spareHandedOver: [@Sendable () -> Void] = []
+  private var waitsExactly = true
   private let isRunning = Atomic<Bool>(false)
   private let thread = Atomic<UInt>(0)
   private var current = EventLoop.clock()
   /// One receive buffer for all connections: bytes are consumed before the next read.
   let receiveBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 64)
+  let sessionMemory = SessionMemory()
 
   public init() {
     signal(SIGPIPE, SIG_IGN)
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
     wakeUp = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
     precondition(epoll >= 0 && wakeUp >= 0, "no epoll or eventfd: \(String(cString: strerror(errno)))")
-    var event = epoll_event(events: EPOLLIN.rawValue, data: epoll_data_t(u64: .max))
+    // Edge-triggered: every write wakes the loop once, and none needs to be read back.
+    var event = epoll_event(events: EPOLLIN.rawValue | EPOLLET.rawValue, data: epoll_data_t(u64: .max))
     epoll_ctl(epoll, EPOLL_CTL_ADD, wakeUp, &event)
   }
   deinit {
@@ -50,7 +53,8 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
     receiveBuffer.deallocate()
   }
 
-  static func clock() -> Instant {
+  /// The time as of now; from any thread.
+  public static func clock() -> Instant {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Instant(nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
@@ -86,7 +90,7 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
     isRunning.store(true, ordering: .releasing)
     withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 256) { events in
       while isRunning.load(ordering: .acquiring) {
-        let count = epoll_wait(epoll, events.baseAddress, Int32(events.count), timeoutMilliseconds())
+        let count = wait(events)
         current = Self.clock()
         if count > 0 { for index in 0..<Int(count) { dispatch(events[index]) } }
         runTimers()
@@ -118,30 +122,25 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
 
   private func dispatch(_ event: epoll_event) {
     let key = event.data.u64
-    if key == .max {
-      var count: UInt64 = 0
-      _ = Glibc.read(wakeUp, &count, 8)
-      return
-    }
+    // What another thread handed over is looked for in every turn.
+    guard key != .max else { return }
     let descriptor = Int(key & 0xFFFF_FFFF)
     guard descriptor < handlers.count, handlers[descriptor].generation == UInt32(key >> 32) else { return }
     handlers[descriptor].handler?.ready(events: event.events)
   }
 
   private func runHandedOver() {
-    let bodies = handedOver.withLock { queue in
-      let bodies = queue
-      queue.removeAll(keepingCapacity: true)
-      return bodies
-    }
-    for body in bodies { body() }
+    handedOver.withLock { swap(&$0, &spareHandedOver) }
+    guard !spareHandedOver.isEmpty else { return }
+    for body in spareHandedOver { body() }
+    spareHandedOver.removeAll(keepingCapacity: true)
   }
 
   private func runFlushes() {
     while !flushes.isEmpty {
-      let now = flushes
-      flushes.removeAll(keepingCapacity: true)
-      for flushable in now { flushable.flush() }
+      swap(&flushes, &spareFlushes)
+      for flushable in spareFlushes { flushable.flush() }
+      spareFlushes.removeAll(keepingCapacity: true)
     }
   }
   func flushLater(_ flushable: any Flushable) { flushes.append(flushable) }
@@ -171,50 +170,41 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
   // MARK: Timers (on the loop only)
 
   @discardableResult
-  public func schedule(at: Instant, _ body: @escaping () -> Void) -> TimerID {
-    nextTimer += 1
-    timerBodies[nextTimer] = body
-    timers.append((at, nextTimer))
-    var child = timers.count - 1
-    while child > 0, timers[child].at < timers[(child - 1) / 2].at {
-      timers.swapAt(child, (child - 1) / 2)
-      child = (child - 1) / 2
-    }
-    return TimerID(number: nextTimer)
+  public func schedule(at: Instant, _ body: @escaping () -> Void) -> LoopTimer {
+    let timer = LoopTimer(isOnce: true, body)
+    timers.arm(timer, at: at)
+    return timer
   }
   @discardableResult
-  public func schedule(after: Duration, _ body: @escaping () -> Void) -> TimerID {
+  public func schedule(after: Duration, _ body: @escaping () -> Void) -> LoopTimer {
     schedule(at: Self.clock() + after, body)
   }
-  /// Constant time: the heap entry stays until its instant comes.
-  public func cancel(_ timer: TimerID) { timerBodies[timer.number] = nil }
+  /// Sets a timer that is kept by its owner and used again; an earlier wish of it is replaced.
+  public func arm(_ timer: LoopTimer, at: Instant) { timers.arm(timer, at: at) }
+  public func cancel(_ timer: LoopTimer) { timers.disarm(timer) }
 
+  /// A timer that is set for right now by one that runs waits for the next turn, so that descriptors get theirs.
   private func runTimers() {
-    while let first = timers.first, first.at <= current || timerBodies[first.number] == nil {
-      popTimer()
-      timerBodies.removeValue(forKey: first.number)?()
-    }
+    let turn = current
+    while let timer = timers.popDue(turn) { timer.fire() }
   }
-  private func popTimer() {
-    let last = timers.removeLast()
-    guard !timers.isEmpty else { return }
-    timers[0] = last
-    var parent = 0
-    while true {
-      var least = parent
-      for child in 2 * parent + 1...2 * parent + 2
-      where child < timers.count && timers[child].at < timers[least].at { least = child }
-      if least == parent { return }
-      timers.swapAt(parent, least)
-      parent = least
+
+  /// Waits for something to do, to the nanosecond where the kernel can (Linux 5.11): hedges are due within fractions of
+  /// a millisecond.
+  private func wait(_ events: UnsafeMutableBufferPointer<epoll_event>) -> Int32 {
+    guard let due = timers.earliest else {
+      return epoll_wait(epoll, events.baseAddress, Int32(events.count), -1)
     }
-  }
-  /// Rounded up, so that a timer is due when the wait is over.
-  private func timeoutMilliseconds() -> Int32 {
-    guard let first = timers.first else { return -1 }
-    let now = Self.clock()
-    guard first.at > now else { return 0 }
-    return Int32(clamping: ((first.at - now).nanoseconds + 999_999) / 1_000_000)
+    let nanoseconds = max(0, (due - Self.clock()).nanoseconds)
+    if waitsExactly, nanoseconds > 0 {
+      var limit = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+      let count = clinux_epoll_pwait2(epoll, events.baseAddress, Int32(events.count), &limit)
+      if count >= 0 || errno != ENOSYS { return count }
+      waitsExactly = false
+    }
+    // Rounded up, so that the timer is due when the wait is over.
+    let milliseconds = Int32(clamping: (nanoseconds.addingReportingOverflow(999_999).partialValue) / 1_000_000)
+    return epoll_wait(epoll, events.baseAddress, Int32(events.count), max(0, milliseconds))
   }
 }
 

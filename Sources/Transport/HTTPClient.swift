@@ -23,7 +23,8 @@ public struct LinkPolicy: Sendable {
   public var connectTimeout: Duration = .milliseconds(300)
   public var reconnectFirst: Duration = .milliseconds(50)
   public var reconnectFactor = 1.6
-  public var reconnectMax: Duration = .seconds(2)
+  /// With the jitter and two probes this leaves a worker that is back serving again within 2 s of being ready.
+  public var reconnectMax: Duration = .seconds(1)
   public var reconnectJitter = 0.2
   public var pingAfterIdle: Duration = .seconds(10)
   public var pingTimeout: Duration = .seconds(1)
@@ -39,12 +40,12 @@ public struct CallID: Hashable, Sendable {
 
 public final class HTTPClient: DescriptorHandler, Flushable {
   public let loop: EventLoop
-  public let host: String
-  public let port: UInt16
+  public private(set) var host: String
+  public private(set) var port: UInt16
   public weak var delegate: (any HTTPClientDelegate)?
   public private(set) var isUp = false
   private let policy: LinkPolicy
-  private let authority: String
+  private var authority: String { "\(host):\(port)" }
   private let reconnects: Bool
   private var generator: SeededGenerator
   private var socket: Link?
@@ -56,6 +57,8 @@ public final class HTTPClient: DescriptorHandler, Flushable {
   private var connection: UInt64 = 0
   private var delay: Duration
   private var isStopped = true
+  /// Within `lose`: who is told of it there may stop or move the client.
+  private var isLosing = false
   private var lastReceived = Instant(nanoseconds: 0)
 
   /// A class around the descriptor, as it comes and goes.
@@ -74,7 +77,6 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     self.loop = loop
     self.policy = policy
     self.reconnects = reconnects
-    authority = "\(host):\(port)"
     delay = policy.reconnectFirst
     generator = SeededGenerator(seed: seed)
   }
@@ -84,24 +86,57 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     isStopped = false
     connect()
   }
+  /// Ends the connection and every open call, and connects no more: a client that has been stopped may be let go of,
+  /// also from within a handler that it called.
   public func stop() {
+    guard !isStopped else { return }
     isStopped = true
-    lose("stopped")
+    if !isLosing { lose("stopped") }
+  }
+  /// From now on the peer is at this address; what is open at the earlier one fails.
+  public func move(to host: String, port: UInt16) {
+    guard host != self.host || port != self.port else { return }
+    self.host = host
+    self.port = port
+    delay = policy.reconnectFirst
+    guard !isStopped, !isLosing else { return }
+    if socket != nil { lose("the peer has moved", reconnectAfter: .zero) } else { connect() }
   }
 
-  /// Sends a request; `completion` is called exactly once, later.
-  /// - Returns: nil when there is no connection: then nothing will be called.
+  /// Sends a request; `handler` is told how it ended exactly once, later.
+  /// - Parameters:
+  ///   - varying: the value of the head's varying header; nil leaves it out.
+  ///   - body: appends the request body to the buffer it is given.
+  /// - Returns: nil when there is no connection: then nothing will be told.
   public func call(
-    method: StaticString = "POST", path: StaticString, headers: [(StaticString, String)], body: [UInt8],
-    completion: @escaping HTTP2ClientSession.Completion
+    _ head: RequestHead, varying: String? = nil, handler: any CallHandler, token: UInt64 = 0,
+    body: (inout [UInt8]) -> Void = { _ in }
   ) -> CallID? {
-    guard isUp, let session else { return nil }
-    guard
-      let stream = session.call(
-        method: method, path: path, authority: authority, headers: headers, body: body, completion: completion)
+    guard isUp, let session,
+      let stream = session.call(head, varying: varying, handler: handler, token: token, body: body)
     else { return nil }
     flushLater()
     return CallID(connection: connection, stream: stream)
+  }
+
+  /// The same for callers that want a closure and a response to keep, and make few calls.
+  public func call(
+    method: StaticString = "POST", path: StaticString, headers: [(StaticString, String)], body: [UInt8],
+    completion: @escaping (Result<ClientResponse, ClientFailure>) -> Void
+  ) -> CallID? {
+    let head = RequestHead(
+      method: "\(method)", path: "\(path)", headers: headers.map { ("\($0.0)", $0.1) })
+    return call(head, handler: Completion(completion)) { $0 += body }
+  }
+  private final class Completion: CallHandler {
+    let body: (Result<ClientResponse, ClientFailure>) -> Void
+    init(_ body: @escaping (Result<ClientResponse, ClientFailure>) -> Void) { self.body = body }
+    func ended(_ token: UInt64, _ outcome: CallOutcome) {
+      switch outcome {
+      case .response(let call): body(.success(call.copy))
+      case .failure(let failure): body(.failure(failure))
+      }
+    }
   }
 
   public func cancel(_ call: CallID) {
@@ -129,7 +164,7 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     guard result == 0 || errno == EINPROGRESS else { return lose("\(SystemError("connect"))") }
     interest = EPOLLOUT.rawValue | EPOLLIN.rawValue
     loop.add(descriptor, events: interest, handler: self)
-    let session = HTTP2ClientSession()
+    let session = HTTP2ClientSession(authority: authority, memory: loop.sessionMemory)
     self.session = session
     // The preface is written as soon as the socket can be written to.
     loop.schedule(after: policy.connectTimeout) { [weak self] in
@@ -138,8 +173,10 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     }
   }
 
-  private func lose(_ reason: String) {
+  private func lose(_ reason: String, reconnectAfter wait: Duration? = nil) {
     let wasUp = isUp
+    isLosing = true
+    defer { isLosing = false }
     isUp = false
     if let socket, interest != 0 { loop.remove(socket.socket.descriptor) }
     interest = 0
@@ -153,7 +190,8 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     session?.close()
     guard reconnects, !isStopped else { return }
     let spread = 1 + policy.reconnectJitter * (2 * generator.unit() - 1)
-    loop.schedule(after: .nanoseconds(Int64(Double(delay.nanoseconds) * spread))) { [weak self] in self?.connect() }
+    let pause = wait ?? .nanoseconds(Int64(Double(delay.nanoseconds) * spread))
+    loop.schedule(after: pause) { [weak self] in self?.connect() }
     delay = min(policy.reconnectMax, .nanoseconds(Int64(Double(delay.nanoseconds) * policy.reconnectFactor)))
   }
 
@@ -172,7 +210,7 @@ public final class HTTPClient: DescriptorHandler, Flushable {
       lastReceived = loop.now
       session.receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count]))
       guard socket === link else { return }
-      if session.isUp, !isUp {
+      if session.isUp, !session.isLeaving, !isUp {
         isUp = true
         delegate?.clientUp(self)
         watchIdle(connection)

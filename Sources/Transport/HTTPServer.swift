@@ -69,8 +69,17 @@ public final class HTTPServer: DescriptorHandler {
 
   /// Gives the response to a request; dropped when the client has gone.
   public func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead? = nil) {
-    guard let connection = stream.owner as? ServerConnection else { return }
-    connection.respond(stream, head: head, body: body, trailers: trailers)
+    connection(of: stream)?.respond(stream, head: head, body: body, trailers: trailers)
+  }
+  /// The same with a body that `write` appends to the stream's own buffer.
+  public func respond(
+    _ stream: ServerStream, head: ResponseHead, trailers: ResponseHead? = nil, write: (inout [UInt8]) -> Void
+  ) {
+    connection(of: stream)?.respond(stream, head: head, trailers: trailers, write: write)
+  }
+  /// Only connections own streams, so that no cast needs to be tried.
+  private func connection(of stream: ServerStream) -> ServerConnection? {
+    stream.owner.map { unsafeDowncast($0, to: ServerConnection.self) }
   }
 
   /// No further connections; notice, 600 ms, no further streams, at most `limit` for those that are open, end.
@@ -150,26 +159,20 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
   }
 
   func ready(events: UInt32) {
-    if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 { readAll() }
+    if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 { readSome() }
     if !isEnded, events & EPOLLOUT.rawValue != 0 { flushLater() }
   }
 
-  private func readAll() {
+  /// One read a turn: a short one has emptied the socket, and after a full one others get their turn first.
+  private func readSome() {
     let buffer = server.loop.receiveBuffer
-    while !isEnded {
-      switch socket.read(into: buffer) {
-      case .bytes(let count):
-        lastActivity = server.loop.now
-        if !receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])) {
-          closesWhenSent = true
-        }
-        flushLater()
-        // A short read has emptied the socket; a full one goes on next turn, so that others get theirs.
-        if count < buffer.count || unsent.count > HTTPLimits.unsentBytesToPause { return }
-        return
-      case .wouldBlock: return
-      case .end, .failed: end()
-      }
+    switch socket.read(into: buffer) {
+    case .bytes(let count):
+      lastActivity = server.loop.now
+      if !receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])) { closesWhenSent = true }
+      flushLater()
+    case .wouldBlock: return
+    case .end, .failed: end()
     }
   }
 
@@ -181,7 +184,7 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
     if isHTTP2, known < Self.http2Preface.count { return true }
     let session: any ServerSession =
       isHTTP2
-      ? HTTP2ServerSession(limits: server.limits, delegate: self)
+      ? HTTP2ServerSession(limits: server.limits, delegate: self, memory: server.loop.sessionMemory)
       : HTTP1ServerSession(limits: server.limits, delegate: self)
     self.session = session
     let first = preface
@@ -192,6 +195,14 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
   func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?) {
     guard !isEnded else { return }
     session?.respond(stream, head: head, body: body, trailers: trailers)
+    flushLater()
+  }
+
+  func respond(
+    _ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?, write: (inout [UInt8]) -> Void
+  ) {
+    guard !isEnded else { return }
+    session?.respond(stream, head: head, trailers: trailers, write: write)
     flushLater()
   }
 

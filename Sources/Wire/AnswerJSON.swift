@@ -4,12 +4,14 @@ import RankingCore
 
 extension PublicAPI {
   public func write(_ answer: Answer, into json: inout JSONWriter) {
+    json.bytes.reserveCapacity(json.bytes.count + 512 + 64 * answer.entries.count)
     json.literal("{\"items\":[")
     for (index, entry) in answer.entries.enumerated() {
       json.literal(index == 0 ? "{\"id\":" : ",{\"id\":")
-      let ids = answer.lists[Int(entry.list)].ids
-      let range = ids.range(Int(entry.position))
-      ids.bytes.withUnsafeBytes { json.string(utf8: UnsafeRawBufferPointer(rebasing: $0[range])) }
+      let range = answer.lists[Int(entry.list)].ids.range(Int(entry.position))
+      answer.lists[Int(entry.list)].ids.bytes.withUnsafeBytes {
+        json.string(utf8: UnsafeRawBufferPointer(rebasing: $0[range]))
+      }
       json.literal(",\"score\":")
       json.number(entry.item.score)
       json.literal("}")

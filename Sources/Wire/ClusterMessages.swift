@@ -82,12 +82,12 @@ extension WorkerStatus {
   }
 
   fileprivate static func shards(_ reader: inout ProtoReader) throws(WireError) -> [ShardID] {
-    var numbers: [UInt32] = []
-    try reader.packedVarints(into: &numbers)
-    guard numbers.count <= WireLimit.shards else {
+    var shards: [ShardID] = []
+    try reader.packedVarints(into: &shards)
+    guard shards.count <= WireLimit.shards else {
       throw .outOfRange(field: reader.field, "more than \(WireLimit.shards)")
     }
-    return numbers.map { ShardID(rawValue: $0) }
+    return shards
   }
 }
 

@@ -24,6 +24,15 @@ public enum GRPC {
     return out
   }
 
+  /// The same at the end of a buffer that the caller keeps, around what `message` appends.
+  public static func frame(into bytes: inout [UInt8], _ message: (inout [UInt8]) -> Void) {
+    let start = bytes.count
+    for _ in 0..<prefixBytes { bytes.append(0) }
+    message(&bytes)
+    let length = bytes.count - start - prefixBytes
+    for index in 1..<prefixBytes { bytes[start + index] = UInt8(truncatingIfNeeded: length >> (32 - 8 * index)) }
+  }
+
   /// The one message of a unary body.
   public static func message(_ body: UnsafeRawBufferPointer) -> Result<UnsafeRawBufferPointer, StatusError> {
     guard body.count >= prefixBytes else {
@@ -32,7 +41,7 @@ public enum GRPC {
     guard body[0] == 0 else {
       return .failure(StatusError(.unimplemented, "compressed messages are not supported; send grpc-encoding identity"))
     }
-    let length = body[1..<5].reduce(0) { $0 << 8 | Int($1) }
+    let length = Int(UInt32(bigEndian: body.loadUnaligned(fromByteOffset: 1, as: UInt32.self)))
     guard body.count == prefixBytes + length else {
       return .failure(
         StatusError(.internal, "the body holds \(body.count - prefixBytes) bytes, its prefix says \(length)"))
@@ -65,10 +74,27 @@ public enum GRPC {
     }
   }
 
-  /// Rounded down, as a hop must not believe it has more than it has; never zero.
+  /// Rounded down, as a hop must not believe it has more than it has; never zero. At most three digits are significant:
+  /// what the legs of different requests have left then reads alike, and header compression sends it as one byte.
   public static func timeout(_ duration: Duration) -> String {
-    let microseconds = max(1, duration.nanoseconds / 1000)
-    return microseconds < 100_000_000 ? "\(microseconds)u" : "\(min(99_999_999, microseconds / 1000))m"
+    var value = max(1, duration.nanoseconds / 1000)
+    var unit = UInt8(ascii: "u")
+    if value >= 100_000_000 { (value, unit) = (min(99_999_999, value / 1000), UInt8(ascii: "m")) }
+    var step: Int64 = 1
+    while value / step >= 1000 { step *= 10 }
+    value -= value % step
+    return String(unsafeUninitializedCapacity: 9) { text in
+      var count = 0
+      var power: Int64 = 1
+      while value / power >= 10 { power *= 10 }
+      while power > 0 {
+        text[count] = UInt8(ascii: "0") + UInt8(value / power % 10)
+        count += 1
+        power /= 10
+      }
+      text[count] = unit
+      return count + 1
+    }
   }
 
   public static func status(of failure: CallFailure) -> StatusError {

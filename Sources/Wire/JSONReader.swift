@@ -94,7 +94,7 @@ public struct JSONReader {
       let byte = bytes[offset]
       if byte == UInt8(ascii: "\"") {
         let raw = UnsafeRawBufferPointer(rebasing: bytes[start..<offset])
-        guard let text = String(validating: raw, as: UTF8.self) else { throw fail("not UTF-8") }
+        guard let text = String(text: raw) else { throw fail("not UTF-8") }
         offset += 1
         return text
       }

@@ -6,6 +6,14 @@ public struct JSONWriter: Sendable {
     bytes.reserveCapacity(capacity)
   }
 
+  /// Writes at the end of a buffer that the caller keeps; nothing is copied.
+  public static func append(to buffer: inout [UInt8], _ body: (inout JSONWriter) -> Void) {
+    var writer = JSONWriter(reserving: 0)
+    swap(&writer.bytes, &buffer)
+    body(&writer)
+    swap(&writer.bytes, &buffer)
+  }
+
   /// Text that is JSON already.
   @inlinable
   public mutating func literal(_ text: StaticString) {
@@ -18,7 +26,9 @@ public struct JSONWriter: Sendable {
   /// - Parameter utf8: valid UTF-8.
   public mutating func string(utf8: UnsafeRawBufferPointer) {
     bytes.append(UInt8(ascii: "\""))
-    if utf8.allSatisfy({ $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }) {
+    var isPlain = true
+    for byte in utf8 where byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") { isPlain = false }
+    if isPlain {
       bytes.append(contentsOf: utf8)
     } else {
       for byte in utf8 { escaped(byte) }
@@ -43,13 +53,33 @@ public struct JSONWriter: Sendable {
   /// The shortest text that gives back the same float32; finite numbers only.
   public mutating func number(_ value: Float) {
     precondition(value.isFinite, "JSON has no \(value)")
-    bytes.append(contentsOf: value.description.utf8)
+    append(value.description)
   }
   public mutating func number(_ value: Double) {
     precondition(value.isFinite, "JSON has no \(value)")
-    bytes.append(contentsOf: value.description.utf8)
+    append(value.description)
   }
-  public mutating func number(_ value: Int) { bytes.append(contentsOf: value.description.utf8) }
+  public mutating func number(_ value: Int) {
+    // Digits from the last to the first; the magnitude of any Int has at most 19.
+    withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { text in
+      var start = text.count
+      var rest = value.magnitude
+      repeat {
+        start -= 1
+        text[start] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+        rest /= 10
+      } while rest > 0
+      if value < 0 {
+        start -= 1
+        text[start] = UInt8(ascii: "-")
+      }
+      bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[start...]))
+    }
+  }
+  private mutating func append(_ text: String) {
+    var text = text
+    text.withUTF8 { bytes.append(contentsOf: $0) }
+  }
   public mutating func boolean(_ value: Bool) { value ? literal("true") : literal("false") }
   /// With exactly three decimals.
   public mutating func milliseconds(_ value: Double) {
@@ -57,6 +87,8 @@ public struct JSONWriter: Sendable {
     number(thousandths / 1000)
     bytes.append(UInt8(ascii: "."))
     let rest = thousandths % 1000
-    for digit in [rest / 100, rest / 10 % 10, rest % 10] { bytes.append(UInt8(ascii: "0") + UInt8(digit)) }
+    bytes.append(UInt8(ascii: "0") + UInt8(rest / 100))
+    bytes.append(UInt8(ascii: "0") + UInt8(rest / 10 % 10))
+    bytes.append(UInt8(ascii: "0") + UInt8(rest % 10))
   }
 }

@@ -22,6 +22,15 @@ public struct ProtoWriter: Sendable {
     bytes.reserveCapacity(capacity)
   }
 
+  /// Writes at the end of a buffer that the caller keeps; nothing is copied.
+  public static func append(to buffer: inout [UInt8], _ body: (inout ProtoWriter) -> Void) {
+    var writer = ProtoWriter(continuing: [])
+    swap(&writer.bytes, &buffer)
+    body(&writer)
+    swap(&writer.bytes, &buffer)
+  }
+  private init(continuing bytes: [UInt8]) { self.bytes = bytes }
+
   @usableFromInline
   mutating func varint(_ value: UInt64) {
     var rest = value
@@ -71,19 +80,24 @@ public struct ProtoWriter: Sendable {
     values.withUnsafeBytes { raw(field, $0) }
   }
 
-  /// A submessage: written in place, then moved up by the size of its length.
+  /// A submessage: written after one byte for its length, and moved up when the length needs more.
   public mutating func message(_ field: UInt32, _ body: (inout ProtoWriter) -> Void) {
     key(field, 2)
     let start = bytes.count
+    bytes.append(0)
     body(&self)
-    var length: [UInt8] = []
-    var rest = bytes.count - start
-    while rest >= 0x80 {
-      length.append(UInt8(truncatingIfNeeded: rest) | 0x80)
-      rest >>= 7
+    let length = bytes.count - start - 1
+    var lengthBytes = 1
+    while length >> (7 * lengthBytes) != 0 { lengthBytes += 1 }
+    for _ in 1..<lengthBytes { bytes.append(0) }
+    bytes.withUnsafeMutableBytes { bytes in
+      let place = bytes.baseAddress! + start
+      if lengthBytes > 1 { (place + lengthBytes).copyMemory(from: place + 1, byteCount: length) }
+      for index in 0..<lengthBytes {
+        let isLast = index == lengthBytes - 1
+        bytes[start + index] = UInt8(truncatingIfNeeded: length >> (7 * index)) & 0x7F | (isLast ? 0 : 0x80)
+      }
     }
-    length.append(UInt8(rest))
-    bytes.insert(contentsOf: length, at: start)
   }
 }
 
@@ -95,7 +109,7 @@ public struct ProtoReader {
   private var type: UInt32 = 0
 
   public init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
-  private var remaining: Int { bytes.count - offset }
+  var remaining: Int { bytes.count - offset }
 
   /// Moves to the next field; false at the end.
   public mutating func next() throws(WireError) -> Bool {
@@ -107,7 +121,16 @@ public struct ProtoReader {
     return true
   }
 
+  @inline(__always)
   mutating func varint() throws(WireError) -> UInt64 {
+    // Keys, lengths and small numbers are one byte.
+    if offset < bytes.count, bytes[offset] < 0x80 {
+      offset += 1
+      return UInt64(bytes[offset - 1])
+    }
+    return try longVarint()
+  }
+  private mutating func longVarint() throws(WireError) -> UInt64 {
     var value: UInt64 = 0
     var shift: UInt64 = 0
     while true {
@@ -149,11 +172,14 @@ public struct ProtoReader {
   public mutating func string(maxBytes: Int = .max) throws(WireError) -> String {
     let raw = try raw()
     guard raw.count <= maxBytes else { throw .outOfRange(field: field, "longer than \(maxBytes) bytes") }
-    guard let text = String(validating: raw, as: UTF8.self) else { throw .invalidUTF8(field: field) }
+    guard let text = String(text: raw) else { throw .invalidUTF8(field: field) }
     return text
   }
   /// Appends packed (or single) little-endian numbers.
-  public mutating func packed<Value: BitwiseCopyable>(into values: inout [Value]) throws(WireError) {
+  public mutating func packed(into values: inout [Float]) throws(WireError) { try packed(into: &values, zero: 0) }
+  public mutating func packed(into values: inout [UInt64]) throws(WireError) { try packed(into: &values, zero: 0) }
+  @inline(__always)
+  private mutating func packed<Value: BitwiseCopyable>(into values: inout [Value], zero: Value) throws(WireError) {
     let size = MemoryLayout<Value>.size
     if type == (size == 4 ? 5 : 1) {
       guard remaining >= size else { throw .truncated }
@@ -163,23 +189,56 @@ public struct ProtoReader {
     }
     let raw = try raw()
     guard raw.count % size == 0 else { throw .truncated }
-    values.reserveCapacity(values.count + raw.count / size)
-    for position in stride(from: 0, to: raw.count, by: size) {
-      values.append(raw.loadUnaligned(fromByteOffset: position, as: Value.self))
+    guard values.isEmpty else {
+      for position in stride(from: 0, to: raw.count, by: size) {
+        values.append(raw.loadUnaligned(fromByteOffset: position, as: Value.self))
+      }
+      return
     }
+    guard !raw.isEmpty else { return }
+    values = [Value](repeating: zero, count: raw.count / size)
+    values.withUnsafeMutableBytes { $0.copyMemory(from: raw) }
   }
   /// Appends packed (or single) varints.
-  public mutating func packedVarints(into values: inout [UInt32]) throws(WireError) {
-    func narrow(_ value: UInt64) throws(WireError) -> UInt32 {
+  public mutating func packedVarints(into values: inout [ShardID]) throws(WireError) {
+    let field = field
+    func narrow(_ value: UInt64) throws(WireError) -> ShardID {
       guard let number = UInt32(exactly: value) else { throw .outOfRange(field: field, "\(value) needs 32 bits") }
-      return number
+      return ShardID(rawValue: number)
     }
     if type == 0 {
       values.append(try narrow(try varint()))
       return
     }
     var inner = ProtoReader(try raw())
+    // A number takes a byte at least, so that this reserves no more than the message's own size.
+    if values.isEmpty { values.reserveCapacity(min(inner.remaining, WireLimit.shards)) }
     while inner.remaining > 0 { values.append(try narrow(try inner.varint())) }
+  }
+
+  /// Appends a repeated text: this field and those of the same number that follow it at once, as they do in practice.
+  /// They are counted first, so that each column is allocated once, at its size.
+  mutating func texts(into column: inout TextColumn, lengths: ClosedRange<Int>) throws(WireError) {
+    let (key, field) = (UInt64(field << 3 | 2), field)
+    let start = self
+    var (count, length) = (0, 0)
+    var end = self
+    repeat {
+      let text = try raw()
+      guard lengths.contains(text.count) else { throw .outOfRange(field: field, "\(text.count) bytes") }
+      count += 1
+      length += text.count
+      end = self
+      guard remaining > 0 else { break }
+    } while try varint() == key
+    self = start
+    column.ends.reserveCapacity(column.ends.count + count)
+    column.bytes.reserveCapacity(column.bytes.count + length)
+    for index in 0..<count {
+      if index > 0 { _ = try varint() }
+      column.append(try raw())
+    }
+    self = end
   }
 
   public mutating func skip() throws(WireError) {

@@ -5,17 +5,21 @@ import RankingCore
 public enum PublicAPI: String, Sendable, CaseIterable {
   case recommend, rank, similar
 
+  private static let common = [
+    "model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage", "early_at",
+    "sticky", "session",
+  ]
+  private static let later = ["filter", "diversity", "explain"]
+  private static let recommendFields =
+    ["user", "vector", "recent_items", "k", "exclude_seen", "exclude"] + common + later
+  private static let rankFields =
+    ["items", "user", "vector", "recent_items", "exclude_seen", "exclude"] + common + later
+  private static let similarFields = ["item", "k", "exclude"] + common + later
   var fields: [String] {
-    let common = [
-      "model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage", "early_at",
-      "sticky", "session",
-    ]
-    let later = ["filter", "diversity", "explain"]
     switch self {
-    case .recommend:
-      return ["user", "vector", "recent_items", "k", "exclude_seen", "exclude"] + common + later
-    case .rank: return ["items", "user", "vector", "recent_items", "exclude_seen", "exclude"] + common + later
-    case .similar: return ["item", "k", "exclude"] + common + later
+    case .recommend: Self.recommendFields
+    case .rank: Self.rankFields
+    case .similar: Self.similarFields
     }
   }
 
@@ -154,11 +158,13 @@ private struct RequestParser {
 
   // MARK: Values
 
-  private mutating func expect(_ kind: JSONReader.Kind, _ key: String, _ must: String) throws(RequestFailure) {
-    guard try json({ (r) throws(JSONError) in try r.kind() }) == kind else { throw .field(key, must) }
+  private mutating func expect(
+    _ kind: JSONReader.Kind, _ key: @autoclosure () -> String, _ must: @autoclosure () -> String
+  ) throws(RequestFailure) {
+    guard try json({ (r) throws(JSONError) in try r.kind() }) == kind else { throw .field(key(), must()) }
   }
   private mutating func text(_ key: String, bytes: ClosedRange<Int>) throws(RequestFailure) -> String {
-    let must = "a text of \(bytes.lowerBound) to \(bytes.upperBound) bytes"
+    var must: String { "a text of \(bytes.lowerBound) to \(bytes.upperBound) bytes" }
     try expect(.string, key, must)
     let text = try json { (r) throws(JSONError) in try r.string() }
     guard bytes.contains(text.utf8.count) else { throw .field(key, must) }
@@ -176,21 +182,21 @@ private struct RequestParser {
     return try json { (r) throws(JSONError) in try r.boolean() }
   }
   private mutating func number(_ key: String, in range: ClosedRange<Double>) throws(RequestFailure) -> Double {
-    let must = "a number, \(range.lowerBound) to \(range.upperBound)"
+    var must: String { "a number, \(range.lowerBound) to \(range.upperBound)" }
     try expect(.number, key, must)
     let value = try json { (r) throws(JSONError) in try r.double() }
     guard range.contains(value) else { throw .field(key, must) }
     return value
   }
   private mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(RequestFailure) -> Int {
-    let must = "a whole number, \(range.lowerBound) to \(range.upperBound)"
+    var must: String { "a whole number, \(range.lowerBound) to \(range.upperBound)" }
     try expect(.number, key, must)
     let value = try json { (r) throws(JSONError) in try r.double() }
     guard let whole = Int(exactly: value), range.contains(whole) else { throw .field(key, must) }
     return whole
   }
   private mutating func ids(_ key: String, least: Int, unique: Bool) throws(RequestFailure) -> [String] {
-    let must = "a list of \(least) to \(RequestLimit.ids) item ids"
+    var must: String { "a list of \(least) to \(RequestLimit.ids) item ids" }
     try expect(.array, key, must)
     try json { (r) throws(JSONError) in try r.beginArray() }
     var ids: [String] = []
@@ -207,7 +213,7 @@ private struct RequestParser {
     return ids
   }
   private mutating func vector(_ key: String) throws(RequestFailure) -> [Float] {
-    let must = "a list of 1 to \(RequestLimit.vectorDimension) numbers"
+    var must: String { "a list of 1 to \(RequestLimit.vectorDimension) numbers" }
     try expect(.array, key, must)
     try json { (r) throws(JSONError) in try r.beginArray() }
     var vector: [Float] = []

@@ -10,8 +10,7 @@ public enum WireLimit {
 
 extension ScoreRequest {
   /// The part of the message that is the same for every leg of a request: made once, then each leg's tasks follow it.
-  public static func encodeQuery(_ query: ScoreQuery) -> [UInt8] {
-    var writer = ProtoWriter(reserving: 64 + 4 * query.vector.count)
+  public static func encodeQuery(_ query: ScoreQuery, into writer: inout ProtoWriter) {
     writer.string(1, query.release.model)
     writer.string(2, query.release.version)
     writer.uint(3, query.mode == .rank ? 1 : 0)
@@ -21,11 +20,9 @@ extension ScoreRequest {
     if let minScore = query.minScore { writer.fixed32(7, minScore.bitPattern) }
     writer.packed(8, query.userValues)
     writer.packed(9, query.contextValues)
-    return writer.bytes
   }
 
-  public static func encodeTasks(_ tasks: [ShardTask]) -> [UInt8] {
-    var writer = ProtoWriter(reserving: 16 * tasks.count)
+  public static func encodeTasks(_ tasks: [ShardTask], into writer: inout ProtoWriter) {
     for task in tasks {
       writer.message(10) { writer in
         writer.uint(1, UInt64(task.shard.rawValue))
@@ -34,10 +31,14 @@ extension ScoreRequest {
         for id in task.items { writer.element(4, id) }
       }
     }
-    return writer.bytes
   }
 
-  public func encoded() -> [UInt8] { Self.encodeQuery(query) + Self.encodeTasks(tasks) }
+  public func encoded() -> [UInt8] {
+    var writer = ProtoWriter(reserving: 64 + 4 * query.vector.count + 16 * tasks.count)
+    Self.encodeQuery(query, into: &writer)
+    Self.encodeTasks(tasks, into: &writer)
+    return writer.bytes
+  }
 
   public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
     var reader = ProtoReader(bytes)
@@ -90,6 +91,11 @@ extension ScoreRequest {
 extension ScoreReply {
   public func encoded() -> [UInt8] {
     var writer = ProtoWriter(reserving: 64 + 24 * items.count)
+    encode(into: &writer)
+    return writer.bytes
+  }
+
+  public func encode(into writer: inout ProtoWriter) {
     writer.string(1, release.model)
     writer.string(2, release.version)
     writer.packedVarints(3, shards)
@@ -101,65 +107,68 @@ extension ScoreReply {
       }
     }
     writer.uint(7, UInt64(droppedNaN))
-    return writer.bytes
   }
 
   public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
     var reader = ProtoReader(bytes)
     var reply = ScoreReply(release: ModelVersion(model: "", version: ""), shards: [], items: ScoredList())
-    var shards: [UInt32] = []
     while try reader.next() {
       switch reader.field {
       case 1: reply.release.model = try reader.string(maxBytes: 64)
       case 2: reply.release.version = try reader.string(maxBytes: 64)
-      case 3: try reader.packedVarints(into: &shards)
+      case 3: try reader.packedVarints(into: &reply.shards)
       case 4: try reader.packed(into: &reply.items.ordinals)
       case 5: try reader.packed(into: &reply.items.scores)
       case 6:
-        let id = try reader.raw()
-        guard itemIDLengthRange.contains(id.count) else { throw .outOfRange(field: 6, "\(id.count) bytes") }
-        reply.items.ids.append(id)
+        try reader.texts(into: &reply.items.ids, lengths: itemIDLengthRange)
       case 7: reply.droppedNaN = try reader.count(in: 0...Int(Int32.max))
       default: try reader.skip()
       }
     }
     // One validation over the whole block instead of one per id: an id that breaks a character at its end would make
     // its neighbour's start invalid, so ends must also be character starts.
-    let text = reply.items.ids
-    guard String(validating: text.bytes, as: UTF8.self) != nil,
-      text.ends.allSatisfy({ Int($0) == text.bytes.count || text.bytes[Int($0)] & 0xC0 != 0x80 })
-    else { throw .invalidUTF8(field: 6) }
-    reply.shards = shards.map { ShardID(rawValue: $0) }
+    guard reply.items.ids.isText else { throw .invalidUTF8(field: 6) }
     self = reply
+  }
+}
+
+extension TextColumn {
+  /// Whether every text is UTF-8 by itself.
+  fileprivate var isText: Bool {
+    bytes.withUnsafeBytes(\.isASCII)
+      || String(validating: bytes, as: UTF8.self) != nil
+        && ends.allSatisfy { Int($0) == bytes.count || bytes[Int($0)] & 0xC0 != 0x80 }
   }
 }
 
 extension LookupRequest {
   public func encoded() -> [UInt8] {
     var writer = ProtoWriter()
+    encode(into: &writer)
+    return writer.bytes
+  }
+
+  public func encode(into writer: inout ProtoWriter) {
     writer.string(1, release.model)
     writer.string(2, release.version)
     writer.packedVarints(3, shards)
     for id in ids { writer.element(4, id) }
-    return writer.bytes
   }
 
   public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
     var reader = ProtoReader(bytes)
     self.init(release: ModelVersion(model: "", version: ""), shards: [], ids: [])
-    var numbers: [UInt32] = []
     while try reader.next() {
       switch reader.field {
       case 1: release.model = try reader.string(maxBytes: 64)
       case 2: release.version = try reader.string(maxBytes: 64)
-      case 3: try reader.packedVarints(into: &numbers)
+      case 3: try reader.packedVarints(into: &shards)
       case 4:
         guard ids.count < RequestLimit.ids else { throw .outOfRange(field: 4, "more than \(RequestLimit.ids) ids") }
         ids.append(try reader.string(maxBytes: itemIDLengthRange.upperBound))
       default: try reader.skip()
       }
     }
-    shards = numbers.map { ShardID(rawValue: $0) }
   }
 }
 
@@ -182,17 +191,15 @@ extension LookupReply {
   public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
     var reader = ProtoReader(bytes)
     self.init(release: ModelVersion(model: "", version: ""), shards: [], found: [])
-    var numbers: [UInt32] = []
     while try reader.next() {
       switch reader.field {
       case 1: release.model = try reader.string(maxBytes: 64)
       case 2: release.version = try reader.string(maxBytes: 64)
-      case 3: try reader.packedVarints(into: &numbers)
+      case 3: try reader.packedVarints(into: &shards)
       case 4: found.append(try Self.item(try reader.raw()))
       default: try reader.skip()
       }
     }
-    shards = numbers.map { ShardID(rawValue: $0) }
   }
 
   private static func item(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Found {

@@ -40,8 +40,24 @@ import Testing
     #expect(report.sent == 4 && report.ok == 1 && report.degraded == 1)
     #expect(report.failed == ["overloaded": 2])
     #expect(report.max == 4)
+    #expect(report.refusedP99 == ["overloaded": 9000] && report.refusedMax == ["overloaded": 9000])
     #expect(report.achievedRate == 1)
     #expect(LoadReport(LoadTally(), rate: 2, elapsed: .zero).p99 == nil)
+  }
+
+  @Test func windowsAreByWhenRequestsWereDue() {
+    var trace = LoadTrace()
+    // Answers come in another order than requests; a failure has no latency worth a percentile.
+    trace.add(due: .milliseconds(1900), latency: .milliseconds(3), .ok)
+    trace.add(due: .milliseconds(100), latency: .milliseconds(2500), .degraded)
+    trace.add(due: .milliseconds(2000), latency: .milliseconds(9), .failed("overloaded"))
+    trace.add(due: .milliseconds(999), latency: .milliseconds(7), .ok)
+    let windows = trace.windows(of: .seconds(1))
+    #expect(windows.map(\.startSeconds) == [0, 1, 2])
+    #expect(windows.map(\.ok) == [1, 1, 0])
+    #expect(windows.map(\.degraded) == [1, 0, 0] && windows.map(\.failed) == [0, 0, 1])
+    #expect(windows.map(\.p50) == [7, 3, nil] && windows.map(\.max) == [2500, 3, nil])
+    #expect(trace.window(from: .milliseconds(999), to: .milliseconds(2000)).ok == 2)
   }
 
   @Test(arguments: [

@@ -35,4 +35,27 @@ import Testing
     let found = (UInt64(1)...200).first { run($0, planted: fault).violation != nil }
     #expect(found != nil, "\(name) was not found in 200 seeds")
   }
+
+  /// Every worker answers one leg in a hundred 100 ms late.
+  @Test func hedgingCutsAScatteredTailToAThird() {
+    var experiment = TailExperiment(.scattered(perMille: 10))
+    let defended = experiment.run()
+    experiment.isDefended = false
+    let bare = experiment.run()
+    #expect(defended.requests > 2000 && bare.requests > 2000)
+    #expect(bare.p99 >= 100)
+    #expect(defended.p99 * 3 <= bare.p99, "p99 \(defended.p99) ms with hedging, \(bare.p99) ms without")
+    #expect(defended.extraLegs <= 0.05, "\(defended.extraLegs) extra legs for each primary one")
+  }
+
+  /// One worker answers everything 100 ms late.
+  @Test func oneSlowWorkerIsAvoidedWithinTwoSeconds() {
+    var experiment = TailExperiment(.oneSlow)
+    let defended = experiment.run()
+    experiment.isDefended = false
+    let bare = experiment.run()
+    #expect(bare.p99 >= 100)
+    #expect(defended.p99 * 3 <= bare.p99, "p99 \(defended.p99) ms with all three, \(bare.p99) ms without")
+    #expect(defended.extraLegs <= 0.05)
+  }
 }

@@ -121,10 +121,16 @@ import Wire
     #expect(GRPC.timeout(Duration.nanoseconds(1)) == "1u")
     #expect(GRPC.timeout(Duration.nanoseconds(1_999)) == "1u")
     #expect(GRPC.timeout(Duration.seconds(200)) == "200000m")
+    #expect(GRPC.timeout(Duration.microseconds(449_987)) == "449000u")
+    #expect(GRPC.timeout(Duration.microseconds(99_999_999)) == "99900000u")
+    #expect(GRPC.timeout(Duration.seconds(1_000_000)) == "99900000m")
   }
 
   @Test func framesAreChecked() {
     let frame = GRPC.frame([1, 2], [3])
+    var buffer: [UInt8] = [9]
+    GRPC.frame(into: &buffer) { $0 += [1, 2, 3] }
+    #expect(buffer == [9] + frame)
     #expect(frame == [0, 0, 0, 0, 3, 1, 2, 3])
     frame.withUnsafeBytes { #expect((try? GRPC.message($0).get()).map { Array($0) } == [1, 2, 3]) }
     for bad in [[0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 2, 1], [0, 0xFF, 0xFF, 0xFF, 0xFF]] as [[UInt8]] {

@@ -92,6 +92,8 @@ struct Argument: Sendable {
   var name: String
   var help: String
   var isRequired = true
+  /// The last one of a command may be given several times.
+  var repeats = false
 }
 
 extension Option {
@@ -117,7 +119,10 @@ extension Command {
       text += " COMMAND …\n\n"
       text += Self.columns(commands.filter { !$0.isHidden }.map { ($0.name, $0.summary) })
     } else {
-      for argument in arguments { text += argument.isRequired ? " \(argument.name)" : " [\(argument.name)]" }
+      for argument in arguments {
+        let name = argument.repeats ? argument.name + "…" : argument.name
+        text += argument.isRequired ? " \(name)" : " [\(name)]"
+      }
       for option in options where option.isRequired { text += " --\(option.name) \(option.placeholder)" }
       text += " [options]\n\n"
       var rows = arguments.map { ($0.name, $0.help) }

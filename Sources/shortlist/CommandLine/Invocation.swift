@@ -85,7 +85,7 @@ struct Invocation: Sendable {
     if !command.options.contains(where: { $0.name == "config" }), let file = optional("config") {
       try fill(from: file, options)
     }
-    if arguments.count > command.arguments.count {
+    if arguments.count > command.arguments.count, command.arguments.last?.repeats != true {
       throw UsageError(
         "unexpected \"\(arguments[command.arguments.count])\"; see \(path.joined(separator: " ")) --help")
     }

@@ -10,7 +10,7 @@ extension Command {
     summary: "Run a whole cluster on this machine, and hurt it",
     example: "shortlist cluster up --store store --model home --workers 4 --replicas 2",
     commands: [
-      up, status,
+      up, status, add,
       steering(.kill, "End a process with kill -9", "It stays dead until it is restarted."),
       steering(.freeze, "Stop a process where it is (SIGSTOP)", "It keeps its connections and answers nothing."),
       steering(.thaw, "Let a frozen process run on", ""),
@@ -23,8 +23,10 @@ extension Command {
 
   private static let up = Command(
     name: "up",
-    summary: "Start one coordinator and some workers, and keep them until Ctrl-C",
+    summary: "Start coordinators and workers, and keep them until Ctrl-C",
     discussion: """
+      Without --join each worker is started with its shards. With it workers join by themselves, the first coordinator
+      gives them shards, moves those of a worker that is gone, and `shortlist cluster add` brings in one more.
       Prints "ready URL" on a line of its own when it serves. A process that dies is reported and stays dead:
       `shortlist cluster restart NAME` starts it again. When this command ends, however it ends, so do they all.
       """,
@@ -35,7 +37,10 @@ extension Command {
       .text("version", "V", "which of its versions (default: the newest)"),
       .integer("workers", "how many workers", in: 1...64, standard: 4),
       .integer("replicas", "on how many workers each shard is", in: 1...64, standard: 2),
-      .integer("port", "the coordinator's port; 0 = a free one", in: 0...65535, standard: 0),
+      .flag("join", "workers join, and the first coordinator places the shards"),
+      .integer("coordinators", "how many coordinators", in: 1...16, standard: 1),
+      .text("zones", "A,B,…", "the workers' zones in turn (with --join); replicas go to different ones"),
+      .integer("port", "the first coordinator's port; 0 = a free one", in: 0...65535, standard: 0),
       .integer("scoring-threads", "compute threads per worker", in: 1...256, standard: 1),
       state,
       .flag("keep-logs", "leave the processes' logs in the state directory"),
@@ -46,29 +51,21 @@ extension Command {
   private static let status = Command(
     name: "status",
     summary: "Show who runs, where, and which shards they hold",
+    discussion: """
+      The matrix is what the first coordinator that answers sees: ● ready, ◐ loading, ✗ failed, · not there. A worker in
+      brackets is not asked just now: (down), (ejected), (draining). Exit code 1 when a process is not running.
+      """,
     example: "shortlist cluster status",
     options: [state],
-    run: { invocation in
-      let directory = stateDirectory(invocation)
-      guard directory.isHeld else { throw HarnessError.noCluster(directory) }
-      let cluster = try directory.read()
-      if invocation.json {
-        try Console.printJSON(cluster)
-      } else {
-        var table = TextTable(["name", "state", "pid", "address", "shards", "starts"])
-        for member in cluster.members {
-          let shards = member.role == .coordinator ? "-" : member.shards.map(String.init).joined(separator: ",")
-          table.add([
-            member.name, member.condition, member.process.map { "\($0.pid)" } ?? "-", member.url, shards,
-            "\(member.starts)",
-          ])
-        }
-        Console.print(
-          "\(cluster.model)/\(cluster.version) at \(cluster.url), \(cluster.shardCount) shards, "
-            + "\(cluster.replicas) replicas\n\(table.text)")
-      }
-      return cluster.members.allSatisfy { $0.condition == "running" } ? 0 : 1
-    })
+    run: { try ClusterStatus(stateDirectory($0)).show(json: $0.json) })
+
+  private static let add = Command(
+    name: "add",
+    summary: "Start one more worker, which joins and takes its share",
+    discussion: "Only in a cluster that was started with --join.",
+    example: "shortlist cluster add",
+    options: [state],
+    run: { try ask(.init(.add), $0) })
 
   private static let down = Command(
     name: "down",

@@ -22,6 +22,8 @@ extension Command {
       .integer("seconds", "virtual seconds per seed", in: 10...3600, standard: 60),
       .integer("workers", "workers of each cluster", in: 3...64, standard: 8),
       .integer("threads", "seeds run at once", in: 1...256, standard: 2),
+      .flag("scale", "instead: 1 000 workers, 1 000 shards, 3 replicas, and p99 against fan-out"),
+      .integer("requests", "requests of --scale", in: 100...1_000_000, standard: 20_000),
       .flag("trace", "print every event (with --seed)"),
       Option(
         name: "plant", kind: .choice(PlantedFaults.named.map(\.name)), placeholder: "BUG",
@@ -30,6 +32,7 @@ extension Command {
     run: { try simulate($0) })
 
   private static func simulate(_ invocation: Invocation) throws -> Int32 {
+    if invocation.flag("scale") { return try ScaleCommand.run(invocation) }
     let seeds = try self.seeds(invocation)
     let plant = PlantedFaults.named.first { $0.name == invocation.optional("plant") }?.fault ?? []
     let (length, workers) = (invocation.integer("seconds"), invocation.integer("workers"))

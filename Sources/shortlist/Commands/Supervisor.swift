@@ -21,6 +21,12 @@ struct Supervisor {
       model: found.model, version: found.version, shards: found.shards)
     options.workers = workers
     options.replicas = replicas
+    options.joins = invocation.flag("join")
+    options.coordinators = invocation.integer("coordinators")
+    if let zones = invocation.optional("zones") {
+      guard options.joins else { throw UsageError("--zones needs --join: shards are placed by zone only then") }
+      options.zones = zones.split(separator: ",").map(String.init)
+    }
     options.port = UInt16(invocation.integer("port"))
     options.scoringThreads = invocation.integer("scoring-threads")
     options.directory = ClusterHarness.StateDirectory(path: Command.stateDirectory(invocation).path)
@@ -47,9 +53,11 @@ struct Supervisor {
     } else {
       Console.print("ready \(cluster.url)")
     }
+    let others = cluster.coordinators.dropFirst().map(\.url)
     Console.warn(
       "\(options.model)/\(options.version): \(options.shards) shards on \(options.workers) workers, "
-        + "\(options.replicas) replicas each; Ctrl-C stops it")
+        + "\(options.replicas) replicas each\(others.isEmpty ? "" : ", also at " + others.joined(separator: " "))"
+        + "; Ctrl-C stops it")
     while !ending.wait(.milliseconds(200)) {
       for end in cluster.unexpectedEnds() { Console.warn("\(end)") }
     }
@@ -60,6 +68,9 @@ struct Supervisor {
     do {
       let name = request.member
       switch request.verb {
+      case .add:
+        let worker = try cluster.add(cancelled: { ending.hasBegun })
+        return ControlReply(ok: true, message: "\(worker.name) runs at \(worker.url) and joins")
       case .kill:
         try cluster.kill(name)
         return ControlReply(ok: true, message: "\(name) is dead")

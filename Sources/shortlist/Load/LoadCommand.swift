@@ -9,7 +9,8 @@ extension Command {
     discussion: """
       Requests are sent on schedule whether or not earlier ones are answered, and latency counts from when a request was
       due: a stall is seen by everyone who would have come meanwhile. The requests of the file are used in turn.
-      ok = complete answers, degraded = answers that miss shards; sent = ok + degraded + failed.
+      ok = complete answers, degraded = answers that miss shards; sent = ok + degraded + failed. How soon those that
+      failed were told so is in refused_p50, refused_p99 and refused_max, by reason.
       Exit code 0 when nothing failed (degraded answers are no failure). Ctrl-C ends the run and reports what there is.
       """,
     example: "shortlist load --url http://127.0.0.1:8080 --requests requests.jsonl --rate 500 --duration 30s",
@@ -27,6 +28,9 @@ extension Command {
       .integer("outstanding", "the most requests under way; more are not sent", in: 1...100_000, standard: 1000),
       Option(
         name: "timeout", kind: .duration, placeholder: "TIME", help: "how long one request may take", standard: "5s"),
+      Option(
+        name: "windows", kind: .duration, placeholder: "TIME",
+        help: "also report the run in pieces of this length, by when requests were due"),
     ],
     signals: .own,
     run: { try load($0) })
@@ -35,12 +39,14 @@ extension Command {
     let rate = invocation.number("rate")
     let duration = invocation.duration("duration")
     guard let endpoint = LoadGenerator.Endpoint(rawValue: invocation.text("api")) else { return 2 }
-    let generator = LoadGenerator(
+    let windows = invocation.optional("windows").flatMap { parseDuration($0) }
+    var generator = LoadGenerator(
       server: try serverURL(invocation), endpoint: endpoint,
       requests: try RequestFile.read(invocation.text("requests")).map(\.body), rate: rate, duration: duration,
       poisson: invocation.flag("poisson"), seed: UInt64(invocation.integer("seed")),
       connections: invocation.integer("connections"), outstandingMax: invocation.integer("outstanding"),
       limit: invocation.duration("timeout"))
+    generator.traces = windows != nil
 
     let interrupted = Mutex(false)
     let signals = Thread {
@@ -50,11 +56,13 @@ extension Command {
       Console.end(130)
     }
     signals.start()
-    let (tally, elapsed) = try generator.run(stopped: { interrupted.withLock { $0 } }) { tally, elapsed in
-      Console.live(liveLine(tally, elapsed, duration))
-    }
+    let run = try generator.run(
+      stopped: { interrupted.withLock { $0 } },
+      tick: { tally, elapsed in Console.live(liveLine(tally, elapsed, duration)) })
     Console.live("")
-    let report = LoadReport(tally, rate: rate, elapsed: elapsed)
+    let tally = run.tally
+    var report = LoadReport(tally, rate: rate, elapsed: run.elapsed)
+    report.windows = windows.map { run.trace.windows(of: $0) }
     try Console.printJSON(report)
     if interrupted.withLock({ $0 }) { return 130 }
     return tally.failures == 0 ? 0 : 1

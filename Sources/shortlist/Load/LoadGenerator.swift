@@ -40,17 +40,34 @@ struct LoadGenerator: Sendable {
   var outstandingMax: Int
   /// How long one request may take, counted from when it was due.
   var limit: Duration
+  /// Keeps what became of each request.
+  var traces = false
+  /// Gets replies to look at, on the loop's thread: the request's number, when it was sent (as `Monotonic` tells), and
+  /// the reply.
+  var inspect: (@Sendable (Int, Duration, ClientResponse) -> Void)?
+
+  struct Run: Sendable {
+    var tally: LoadTally
+    var elapsed: Duration
+    /// Empty unless `traces`.
+    var trace: LoadTrace
+  }
 
   /// Runs to the end, or until `stopped`; `tick` gets the tally once a second, from the calling thread.
+  /// - Parameter started: told when the first request is due, as `Monotonic` counts.
   /// - Throws: `CommandError` when the server cannot be reached at all.
-  func run(stopped: @escaping @Sendable () -> Bool, tick: (LoadTally, Duration) -> Void) throws -> (LoadTally, Duration)
-  {
+  func run(
+    stopped: @escaping @Sendable () -> Bool, started: (Duration) -> Void = { _ in },
+    tick: (LoadTally, Duration) -> Void = { _, _ in }
+  ) throws -> Run {
     let loop = EventLoop()
     let run = LoadRun(self, loop)
     loop.start()
     defer { loop.stop() }
     try run.connect()
     let start = Monotonic.now
+    run.start = start
+    started(start)
     let pacer = Thread {
       var schedule = ArrivalSchedule(rate: rate, poisson: poisson, seed: seed)
       var index = 0
@@ -71,7 +88,7 @@ struct LoadGenerator: Sendable {
     pacer.name = "pacer"
     pacer.start()
     while run.done.wait(timeout: .now() + 1) == .timedOut { tick(run.tally, Monotonic.now - start) }
-    return (run.tally, Monotonic.now - start)
+    return Run(tally: run.tally, elapsed: Monotonic.now - start, trace: run.trace)
   }
 
   /// The `code` of an error reply.
@@ -131,6 +148,9 @@ struct LoadGenerator: Sendable {
 private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
   let done = DispatchSemaphore(value: 0)
   var tally: LoadTally { shared.withLock { $0 } }
+  /// To be read when it is done, written before the first request.
+  private(set) var trace = LoadTrace()
+  var start: Duration = .zero
   private let shared = Mutex(LoadTally())
   private let plan: LoadGenerator
   private let loop: EventLoop
@@ -178,6 +198,7 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
     let client = clients[index % clients.count]
     let live = client.isUp ? client : clients.first { $0.isUp }
     outstanding += 1
+    let sent = Monotonic.now
     var timer: TimerID?
     let call = live?.call(
       path: plan.endpoint.path, headers: [("content-type", "application/json")],
@@ -186,6 +207,7 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
       if let timer { loop.cancel(timer) }
       outstanding -= 1
       count(LoadGenerator.outcome(of: result), due: due)
+      if let inspect = plan.inspect, case .success(let response) = result { inspect(index, sent, response) }
       endIfFinished()
     }
     guard let live, let call else {
@@ -198,6 +220,7 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
   private func count(_ outcome: LoadTally.Outcome, due: Duration) {
     let latency = Monotonic.now - due
     shared.withLock { $0.add(outcome, latency: latency) }
+    if plan.traces { trace.add(due: due - start, latency: latency, outcome) }
   }
 
   /// The schedule has ended; what is under way is waited for.

@@ -15,8 +15,10 @@ struct LoadTally: Sendable, Equatable {
   var ok = 0
   var degraded = 0
   var failed: [String: Int] = [:]
-  /// From the time a request was due to the end of its answer; failed ones are only counted.
+  /// From the time a request was due to the end of its answer; answers only.
   var latencies = LatencyHistogram()
+  /// The same of those that failed, by reason: how soon somebody is told "no".
+  var refusals: [String: LatencyHistogram] = [:]
 
   var sent: Int { ok + degraded + failures }
   var failures: Int { failed.values.reduce(0, +) }
@@ -27,6 +29,7 @@ struct LoadTally: Sendable, Equatable {
     case .degraded: degraded += 1
     case .failed(let reason):
       failed[reason, default: 0] += 1
+      refusals[reason, default: LatencyHistogram()].record(latency)
       return
     }
     latencies.record(latency)
@@ -37,6 +40,11 @@ struct LoadTally: Sendable, Equatable {
     degraded += other.degraded
     failed.merge(other.failed, uniquingKeysWith: +)
     latencies.add(other.latencies)
+    refusals.merge(other.refusals) { mine, theirs in
+      var sum = mine
+      sum.add(theirs)
+      return sum
+    }
   }
 }
 
@@ -57,17 +65,27 @@ struct LoadReport: Codable, Sendable {
   var rate: Double
   var achievedRate: Double
   var durationSeconds: Double
+  /// How soon those that failed were told so, in milliseconds, by reason.
+  var refusedP50: [String: Double]
+  var refusedP99: [String: Double]
+  var refusedMax: [String: Double]
+  /// The run cut into pieces by when requests were due; only when asked for.
+  var windows: [LoadWindow]?
 
   enum CodingKeys: String, CodingKey {
-    case sent, ok, degraded, failed, p50, p90, p99, max, rate
+    case sent, ok, degraded, failed, p50, p90, p99, max, rate, windows
+    case refusedP50 = "refused_p50"
+    case refusedP99 = "refused_p99"
+    case refusedMax = "refused_max"
     case p999 = "p99.9"
     case achievedRate = "achieved_rate"
     case durationSeconds = "duration_s"
   }
 
   init(_ tally: LoadTally, rate: Double, elapsed: Duration) {
-    func milliseconds(_ fraction: Double) -> Double? {
-      tally.latencies.quantile(fraction).map { ($0 / .microseconds(1)).rounded() / 1000 }
+    func milliseconds(_ fraction: Double) -> Double? { tally.latencies.quantile(fraction).map(inMilliseconds) }
+    func refused(_ fraction: Double) -> [String: Double] {
+      tally.refusals.compactMapValues { $0.quantile(fraction).map(inMilliseconds) }
     }
     sent = tally.sent
     ok = tally.ok
@@ -78,6 +96,9 @@ struct LoadReport: Codable, Sendable {
     p99 = milliseconds(0.99)
     p999 = milliseconds(0.999)
     max = milliseconds(1)
+    refusedP50 = refused(0.5)
+    refusedP99 = refused(0.99)
+    refusedMax = refused(1)
     self.rate = rate
     let seconds: Double = elapsed / Duration.seconds(1)
     durationSeconds = (seconds * 1000).rounded() / 1000

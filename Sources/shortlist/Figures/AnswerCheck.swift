@@ -1,0 +1,93 @@
+import Bundles
+import Foundation
+import HTTP2
+import Oracle
+import RankingCore
+import Synchronization
+import Wire
+
+/// An answer as it came.
+struct SeenAnswer: Sendable {
+  /// The request's number.
+  var index: Int
+  /// As `Monotonic` counts.
+  var sent: Duration
+  var received: Duration
+  var body: [UInt8]
+  /// The shards it says it misses, ascending.
+  var missing: [Int]
+}
+
+/// Keeps the answers of a run, or every so manieth of them.
+final class AnswerLog: Sendable {
+  private let every: Int
+  private let answers = Mutex<[SeenAnswer]>([])
+  init(every: Int = 1) { self.every = every }
+
+  func add(_ index: Int, sent: Duration, _ response: ClientResponse) {
+    guard index % every == 0, response.status == 200 else { return }
+    let parsed = try? response.body.withUnsafeBytes { try ParsedAnswer($0) }
+    let answer = SeenAnswer(
+      index: index, sent: sent, received: Monotonic.now, body: response.body, missing: parsed?.missing.sorted() ?? [-1])
+    answers.withLock { $0.append(answer) }
+  }
+  var all: [SeenAnswer] { answers.withLock { $0 } }
+}
+
+/// Counts why answers were not complete, or not given, as the answers say.
+final class TroubleLog: Sendable {
+  private let counts = Mutex<[String: Int]>([:])
+
+  func add(_ response: ClientResponse) {
+    guard response.status != 200 || LoadGenerator.isComplete(response.body) != true else { return }
+    let object = (try? JSONSerialization.jsonObject(with: Data(response.body))) as? [String: Any]
+    let missing = (object?["coverage"] as? [String: Any])?["missing"] as? [[String: Any]]
+    let error = (object?["error"] as? [String: Any])?["message"] as? String
+    let reasons = Set((missing ?? []).compactMap { $0["reason"] as? String }).sorted().joined(separator: " + ")
+    counts.withLock { $0[error.map { "\($0.prefix(140))" } ?? "missing: \(reasons)", default: 0] += 1 }
+  }
+  /// The commonest first.
+  var notes: [String] {
+    counts.withLock { $0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(6).map { "\($0.value) × \($0.key)" }
+  }
+}
+
+extension Array {
+  /// At most `count` of them, evenly spread.
+  func spread(_ count: Int) -> [Element] {
+    self.count <= count ? self : (0..<count).map { self[$0 * self.count / count] }
+  }
+}
+
+/// Compares answers with what the oracle says of the same request, over the same shards and with the same R.
+final class AnswerCheck {
+  private let oracle: Oracle
+  private let requests: [[UInt8]]
+  private(set) var compared = 0
+
+  init(_ bundle: String, mixed: Bool = false) throws {
+    oracle = try Oracle(bundle: bundle)
+    requests = FigureBundle.requests(mixed: mixed)
+  }
+
+  /// - Returns: a line for each answer that is wrong.
+  func wrong(_ answers: [SeenAnswer]) throws -> [String] {
+    try answers.compactMap { answer in
+      compared += 1
+      let body = requests[answer.index % requests.count]
+      let text = String(decoding: body, as: UTF8.self)
+      let given = try answer.body.withUnsafeBytes { try ParsedAnswer($0) }
+      let request = try body.withUnsafeBytes { try PublicAPI.recommend.parse($0, requestID: "oracle") }
+      let covered = (0..<given.shards).filter { !given.missing.contains($0) }
+      var json = JSONWriter()
+      PublicAPI.recommend.write(
+        try oracle.answer(request, over: covered, candidates: given.candidates), into: &json)
+      let wanted = try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
+      if given.items != wanted.items { return "other items than the oracle's for \(text.prefix(80))" }
+      if given.answered != wanted.answered || given.coverageItems != wanted.coverageItems {
+        return "coverage \(given.answered), \(given.coverageItems) instead of \(wanted.coverageItems) for \(text.prefix(80))"
+      }
+      return nil
+    }
+  }
+}

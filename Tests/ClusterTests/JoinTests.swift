@@ -1,0 +1,99 @@
+import ClusterHarness
+import Foundation
+import RankingCore
+import Testing
+
+@testable import shortlist
+
+/// Workers that join by themselves and are given their shards.
+@Suite(.serialized) struct JoinTests {
+  @Test func joinedWorkersAreGivenAllShardsInDifferentZones() throws {
+    let live = try LiveCluster(ranked: true) {
+      $0.joins = true
+      $0.zones = ["north", "south"]
+    }
+    defer { live.cluster.stop() }
+    let report = try live.waitUntilPlaced(on: 4)
+    #expect(report.drives && report.releases[0].published)
+    for shard in 0..<TestBundle.shards {
+      let zones = report.workers.filter { $0.holdings[0].ready.contains(shard) }.map(\.zone).sorted()
+      #expect(zones == ["north", "south"], "shard \(shard)")
+    }
+    try live.expectOracle(requests: 120)
+  }
+
+  @Test func aWorkerThatIsGoneForGoodIsReplacedAndWelcomedBack() throws {
+    let live = try LiveCluster {
+      $0.joins = true
+      $0.replacedAfter = .milliseconds(300)
+    }
+    defer { live.cluster.stop() }
+    _ = try live.waitUntilPlaced(on: 4)
+    let load = try live.load()
+    try live.cluster.kill("w2")
+    let report = try live.waitUntilPlaced(on: 3)
+    #expect(report.worker("w2")?.state == "gone")
+    try live.expectOracle()
+    try live.cluster.restart("w2")
+    let again = try live.waitUntilPlaced(on: 4)
+    #expect(again.worker("w2")?.holdings.first?.ready.isEmpty == false)
+    #expect(again.worker("w2")?.address == report.worker("w2")?.address)
+    try live.expectUndisturbed(load)
+  }
+
+  @Test func anAddedWorkerTakesItsShareWithoutADip() throws {
+    let live = try LiveCluster { $0.joins = true }
+    defer { live.cluster.stop() }
+    _ = try live.waitUntilPlaced(on: 4)
+    let load = try live.load()
+    #expect(try live.cluster.add().name == "w5")
+    let report = try live.waitUntilPlaced(on: 5)
+    #expect((report.worker("w5")?.holdings.first?.ready.count ?? 0) > 0)
+    try live.expectOracle()
+    try live.expectUndisturbed(load)
+  }
+
+  @Test func onlyAClusterOfJoiningWorkersTakesOneMore() throws {
+    let live = try LiveCluster { $0.workers = 2 }
+    defer { live.cluster.stop() }
+    let error = #expect(throws: HarnessError.self) { try live.cluster.add() }
+    #expect(error?.message.contains("cluster up --join") == true)
+  }
+
+  @Test func twoCoordinatorsAnswerTheSame() throws {
+    let live = try LiveCluster {
+      $0.joins = true
+      $0.coordinators = 2
+      $0.joinsFirstOnly = true
+    }
+    defer { live.cluster.stop() }
+    let first = try live.waitUntilPlaced(on: 4)
+    let second = try ClusterReport.fetch(live.cluster.coordinators[1].admin ?? "")
+    #expect(first.drives && !second.drives)
+    #expect(Set(first.workers.map(\.name)) == Set(second.workers.map(\.name)))
+    for coordinator in live.cluster.coordinators { try live.expectOracle(at: coordinator.url) }
+    // The one that does not drive answers on when the driver is dead.
+    try live.cluster.kill("c1")
+    try live.expectOracle(at: live.cluster.coordinators[1].url, seed: 6)
+  }
+
+  @Test(arguments: [false, true])
+  func restartsUnderLoadFailNothing(joins: Bool) throws {
+    let live = try LiveCluster { $0.joins = joins }
+    defer { live.cluster.stop() }
+    func settled() throws {
+      try live.cluster.waitFor("two replicas of every shard, all workers alive") { report in
+        report.replicasMin >= 2 && report.workers.allSatisfy { $0.state == "alive" && !$0.draining && !$0.ejected }
+      }
+    }
+    try settled()
+    let load = try live.load()
+    for worker in live.cluster.workers {
+      #expect(try live.cluster.drain(worker.name) == .code(0), "\(live.cluster.logTails())")
+      try live.cluster.restart(worker.name)
+      try settled()
+    }
+    try live.waitForAnswers(50)
+    try live.expectUndisturbed(load)
+  }
+}
