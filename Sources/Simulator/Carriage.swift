@@ -33,8 +33,7 @@ extension World {
       try coordinators[c].checker.sent(token, request, retry: allowance, now: now)
       let shards = request.tasks.map(\.shard.index)
       guard let call = send(c, worker.index, .score(leg), request.encoded(), timeout) else {
-        coordinators[c].checker.legEnded(token, shards)
-        return .scored(leg, .failure(.connectionLost))
+        throw Violation(text: "request \(token): a leg for worker \(worker.rawValue), which is not linked")
       }
       calls[call].token = token
       calls[call].shards = shards
@@ -42,14 +41,17 @@ extension World {
     case .lookup(let leg, let worker, let request, let timeout):
       let token = owner(of: leg, c)
       note(c, "looks up at", worker.index, token)
-      let others = coordinators[c].legs.filter { $0.key.requestKey == leg.requestKey && $0.key != leg }
       let wanted = request.shards.map(\.index)
-      let isHedge = others.contains { calls[$0.value].isOpen && !Set(calls[$0.value].shards).isDisjoint(with: wanted) }
-      let isExtra = isHedge || others.contains { !Set(calls[$0.value].shards).isDisjoint(with: wanted) }
+      let others = coordinators[c].checker.asked[token].lookups.filter { call in
+        calls[call].shards.contains(where: wanted.contains)
+      }
+      let isExtra = !others.isEmpty
+      let isHedge = others.contains { calls[$0].isOpen }
       try coordinators[c].checker.lookedUp(isExtra: isExtra, isHedge: isHedge, retry: allowance, now: now)
       guard let call = send(c, worker.index, .lookup(leg), request.encoded(), timeout) else {
-        return .lookedUp(leg, .failure(.connectionLost))
+        throw Violation(text: "request \(token): a lookup for worker \(worker.rawValue), which is not linked")
       }
+      coordinators[c].checker.asked[token].lookups.append(call)
       calls[call].token = token
       calls[call].shards = wanted
       coordinators[c].legs[leg] = call
@@ -58,7 +60,7 @@ extension World {
       if let call = coordinators[c].legs[leg], calls[call].isOpen {
         calls[call].isOpen = false
         coordinators[c].checker.legEnded(calls[call].token, calls[call].shards)
-        queue.schedule(.cancelAtWorker(call), at: latency(links[c][worker.index], toWorker: true))
+        queue.schedule(.cancelAtWorker(call), at: arrival(c, worker.index, toWorker: true))
       }
     case .answer(let token, let outcome): try answered(c, Int(token), outcome)
     case .wake(let at):
@@ -80,7 +82,8 @@ extension World {
   private var allowance: Checker.RetryAllowance {
     Checker.RetryAllowance(
       perLeg: settings.routing.retryTokensPerLeg, perSecond: settings.routing.retryTokensPerSecond,
-      saved: settings.routing.retryTokensMax, hedgePerLeg: settings.routing.hedgeTokensPerLeg)
+      saved: settings.routing.retryTokensMax, hedgePerLeg: settings.routing.hedgeTokensPerLeg,
+      hedgesSaved: settings.routing.hedgeTokensMax)
   }
 
   private func owner(of leg: LegID, _ c: Int) -> Int {
@@ -103,6 +106,7 @@ extension World {
       note(c, "refuses", token)
     }
     hooks.took?(took, now)
+    if now >= fate.liveFrom { quietLatencies.append(took.milliseconds) }
     try coordinators[c].checker.answered(token, outcome, now: now, grace: grace)
   }
 
@@ -145,7 +149,7 @@ extension World {
     let call = calls.count - 1
     if links[c][w].calls.count > 256 { links[c][w].calls.removeAll { !calls[$0].isOpen } }
     links[c][w].calls.append(call)
-    queue.schedule(.atWorker(call), at: latency(links[c][w], toWorker: true))
+    queue.schedule(.atWorker(call), at: arrival(c, w, toWorker: true))
     return call
   }
 
@@ -182,7 +186,7 @@ extension World {
     case .unload: break
     case .join(let coordinator, let request):
       guard let c = Int(coordinator.dropFirst()), c < coordinators.count else { return }
-      queue.schedule(.join(worker: w, coordinator: c, request), at: latency(links[c][w], toWorker: false))
+      queue.schedule(.join(worker: w, coordinator: c, request), at: arrival(c, w, toWorker: false))
     case .leave, .depart: break
     case .wake(let at):
       workers[w].wakes += 1
@@ -194,7 +198,7 @@ extension World {
     let w = calls[call].worker
     calls[call].reply = result
     if now < workers[w].resetsUntil, generator.below(2) == 0 { calls[call].reply = .failure(.connectionLost) }
-    queue.schedule(.atCoordinator(call), at: latency(links[calls[call].coordinator][w], toWorker: false) + wait)
+    queue.schedule(.atCoordinator(call), at: arrival(calls[call].coordinator, w, toWorker: false, after: wait))
     if fate.mayDuplicate(now), generator.below(20) == 0, case .score = calls[call].kind {
       report.faults[FaultKind.duplicatedReplies.rawValue] += 1
       queue.schedule(
@@ -207,6 +211,14 @@ extension World {
   func happen(_ happening: Happening) throws(Violation) {
     switch happening {
     case .request: request()
+    case .takeBack(let c, let life, let token):
+      guard coordinators[c].isAlive, coordinators[c].life == life, !coordinators[c].checker.asked[token].isAnswered
+      else { return }
+      if now < coordinators[c].frozenUntil { return queue.schedule(happening, at: coordinators[c].frozenUntil) }
+      note(c, "is told to forget", token)
+      report.faults[FaultKind.clientGone.rawValue] += 1
+      coordinators[c].checker.asked[token].isGone = true
+      tell(c, CoordinatorEvent.cancelled(RequestToken(token)))
     case .atWorker(let call):
       let w = calls[call].worker
       guard isDelivered(call) else { return }
@@ -229,6 +241,7 @@ extension World {
       guard calls[call].isOpen, isSameLife(c, call), links[c][calls[call].worker].connection == calls[call].connection
       else { return }
       calls[call].isOpen = false
+      if case .score(let leg) = calls[call].kind { coordinators[c].legs[leg] = nil }
       note(c, "hears from", calls[call].worker)
       try deliver(call, calls[call].reply)
     case .duplicate(let call):
@@ -259,7 +272,7 @@ extension World {
       queue.schedule(
         .joined(
           worker: w, life: workers[w].life, coordinator: c,
-          .success(JoinReply(coordinators: settings.coordinators))), at: latency(links[c][w], toWorker: true))
+          .success(JoinReply(coordinators: settings.coordinators))), at: arrival(c, w, toWorker: true))
     case .joined(let w, let life, let c, let reply):
       guard workers[w].life == life else { return }
       tell(w, .joined(coordinator: "c\(c)", reply))

@@ -20,6 +20,10 @@ struct Asked {
   var open: [UInt8]
   /// Whether the shard was ever sent out.
   var sent: UInt64 = 0
+  /// What the first of its legs asked; the others must ask the same.
+  var query: ScoreQuery?
+  /// The calls that looked its vectors up.
+  var lookups: [Int] = []
   /// Shards that a reply to one of its open legs spoke for.
   var replied: UInt64 = 0
   /// Shards that had a ready replica when it came.
@@ -37,6 +41,8 @@ struct Checker {
   var hedgeLegs = 0
   var retryLegs = 0
   var coveredByLoss = 0
+  /// What is left of the hedges earned, as an account kept here says.
+  var hedgeTokens = 0.0
   var since = Instant(nanoseconds: 0)
 
   private let oracle: PlainOracle
@@ -51,13 +57,23 @@ struct Checker {
     hedgeLegs = 0
     retryLegs = 0
     coveredByLoss = 0
+    hedgeTokens = 0
     since = now
   }
 
   /// A leg of scoring was sent.
   mutating func sent(_ token: Int, _ request: ScoreRequest, retry tokens: RetryAllowance, now: Instant) throws(Violation)
   {
-    guard !asked[token].isAnswered else { throw Violation(text: "request \(token): a leg after its answer") }
+    guard !asked[token].isAnswered, !asked[token].isGone else {
+      throw Violation(text: "request \(token): a leg after its end")
+    }
+    if let first = asked[token].query {
+      guard first == request.query else {
+        throw Violation(text: "request \(token): legs that ask different things: \(first) and \(request.query)")
+      }
+    } else {
+      asked[token].query = request.query
+    }
     asked[token].isLookingUp = false
     var isExtra = false
     var isHedge = true
@@ -81,6 +97,7 @@ struct Checker {
     var perSecond: Double
     var saved: Double
     var hedgePerLeg: Double
+    var hedgesSaved: Double
   }
 
   private mutating func count(
@@ -88,12 +105,17 @@ struct Checker {
   ) throws(Violation) {
     if !isExtra {
       primaryLegs += 1
+      hedgeTokens = min(tokens.hedgesSaved, hedgeTokens + tokens.hedgePerLeg)
     } else if isHedge {
       hedgeLegs += 1
       // The budget is paid before the legs of the very event that earned it are seen here.
       let allowed = tokens.hedgePerLeg * Double(primaryLegs + catalogue.shards)
       guard Double(hedgeLegs) <= allowed else {
         throw Violation(text: "\(hedgeLegs) hedges for \(primaryLegs) primary legs: over the budget")
+      }
+      hedgeTokens -= 1
+      guard hedgeTokens >= -tokens.hedgePerLeg * Double(catalogue.shards) else {
+        throw Violation(text: "more hedges at once than may be saved up: \(hedgeTokens) tokens are left")
       }
     } else {
       retryLegs += 1
@@ -121,6 +143,7 @@ struct Checker {
     _ token: Int, _ outcome: Result<Answer, RankingError>, now: Instant, grace: Duration
   ) throws(Violation) {
     guard !asked[token].isAnswered else { throw Violation(text: "request \(token) was answered twice") }
+    guard !asked[token].isGone else { throw Violation(text: "request \(token) was answered after it was taken back") }
     asked[token].isAnswered = true
     let asked = asked[token]
     guard now <= asked.deadline + grace else {

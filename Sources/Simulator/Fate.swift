@@ -11,6 +11,7 @@ struct Fate {
   /// From then on everything must be complete again.
   let liveFrom: Instant
   let kinds: [FaultKind]
+  let reorders: Bool
   var diesOnNextScore: Int?
   private let start: Instant
   private let times: [Instant]
@@ -29,6 +30,7 @@ struct Fate {
     ]
     // A run has four kinds of trouble or so: too many at once hide each other.
     kinds = isGentleRun ? [.workerCrash] : all.filter { _ in generator.below(5) < 2 }
+    reorders = generator.below(3) == 0
     var times: [Instant] = []
     var at = trafficFrom + .seconds(1)
     while at < faultsUntil + .seconds(-2) {
@@ -49,6 +51,7 @@ struct Fate {
   /// Whether every request must be answered in full although things break.
   func isGentle(_ now: Instant) -> Bool { isGentleRun && now >= trafficFrom + .seconds(1) }
   func mayLosePackets(_ now: Instant) -> Bool { !isGentleRun && now < faultsUntil && now > trafficFrom }
+  func mayReorder(_ now: Instant) -> Bool { reorders && now < faultsUntil && now > trafficFrom }
   func mayDuplicate(_ now: Instant) -> Bool { now < liveFrom && now > trafficFrom }
 }
 
@@ -109,7 +112,7 @@ extension World {
       coordinators[coordinator].frozenUntil = now + length
       coordinators[coordinator].frozeFor = coordinators[coordinator].frozeFor + length
       note(coordinator, "freezes", Int(length.milliseconds))
-    case .duplicatedReplies, .lostPackets: break
+    case .duplicatedReplies, .lostPackets, .reordered, .clientGone: break
     }
   }
 

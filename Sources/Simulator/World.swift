@@ -10,6 +10,8 @@ import Wire
 /// What will happen.
 enum Happening {
   case request
+  /// The client does not want its answer any more.
+  case takeBack(coordinator: Int, life: UInt32, token: Int)
   case atWorker(Int)
   case atCoordinator(Int)
   case cancelAtWorker(Int)
@@ -44,6 +46,9 @@ struct Link {
   var cutToCoordinatorUntil = Instant(nanoseconds: 0)
   var clogUntil = Instant(nanoseconds: 0)
   var calls: [Int] = []
+  /// One connection brings what it carries in order: nothing arrives before what was sent earlier.
+  var lastAtWorker = Instant(nanoseconds: 0)
+  var lastAtCoordinator = Instant(nanoseconds: 0)
 }
 
 struct Call {
@@ -113,6 +118,8 @@ final class World {
   var recent: [[(at: Instant, what: StaticString, a: Int, b: Int)]]
   let joins: Bool
   var hooks = ExperimentHooks()
+  /// Milliseconds, of the answers of the liveness phase.
+  var quietLatencies: [Double] = []
   private var coordinatorEffects: [CoordinatorEffect] = []
   private var workerEffects: [WorkerEffect] = []
   private var requestNumber = 0
@@ -207,6 +214,20 @@ final class World {
       }
       if host.node.router.inFlight != 0 { violation = "c\(index) ends with \(host.node.router.inFlight) in flight" }
     }
+    for (index, host) in workers.enumerated() where host.isAlive {
+      let status = host.node.status(now: now)
+      if status.queued + status.running != 0 { violation = "w\(index) ends with work that nobody waits for: \(status)" }
+    }
+    checkLatency()
+  }
+
+  /// After everything has healed, answers come as quickly as they should with one crash in a while.
+  private func checkLatency() {
+    guard !hooks.isExperiment, violation == nil, quietLatencies.count >= 50 else { return }
+    quietLatencies.sort()
+    report.quietP50 = quietLatencies[quietLatencies.count / 2]
+    report.quietP99 = quietLatencies[quietLatencies.count * 99 / 100]
+    report.quietMax = quietLatencies[quietLatencies.count - 1]
   }
 
   private func finishReport() {
@@ -362,14 +383,20 @@ final class World {
     asking = token
     tell(coordinator, .requested(RequestToken(token), request, deadline: now + timeout))
     asking = -1
+    if !hooks.isExperiment, generator.below(50) == 0 {
+      queue.schedule(
+        .takeBack(coordinator: coordinator, life: coordinators[coordinator].life, token: token),
+        at: now + .microseconds(generator.below(4000)))
+    }
   }
   /// The request whose first legs are being sent.
   var asking = -1
 
   // MARK: The network
 
-  /// How long a message takes: a fifth of a millisecond, now and then much longer.
-  func latency(_ link: Link, toWorker: Bool) -> Instant {
+  /// When a message that is sent now arrives: after a fifth of a millisecond, now and then much later, and in some runs
+  /// out of order, as if there were several connections.
+  func arrival(_ c: Int, _ w: Int, toWorker: Bool, after wait: Duration = .zero) -> Instant {
     var nanoseconds = 50_000 + generator.below(150_000)
     let draw = generator.below(1000)
     if draw < 10 { nanoseconds += generator.below(5_000_000) }
@@ -377,10 +404,21 @@ final class World {
       report.faults[FaultKind.lostPackets.rawValue] += 1
       nanoseconds += 200_000_000
     }
-    var at = now + .nanoseconds(Int64(nanoseconds))
-    if now < link.clogUntil { at = at + .milliseconds(20 + generator.below(60)) }
-    let cut = toWorker ? link.cutToWorkerUntil : link.cutToCoordinatorUntil
+    var at = now + wait + .nanoseconds(Int64(nanoseconds))
+    if now < links[c][w].clogUntil { at = at + .milliseconds(20 + generator.below(60)) }
+    let cut = toWorker ? links[c][w].cutToWorkerUntil : links[c][w].cutToCoordinatorUntil
     // What was sent into a cut is sent again after it.
-    return at < cut ? cut + .milliseconds(generator.below(200)) : at
+    if at < cut { at = cut + .milliseconds(generator.below(200)) }
+    let last = toWorker ? links[c][w].lastAtWorker : links[c][w].lastAtCoordinator
+    if fate.mayReorder(now) {
+      if at < last { report.faults[FaultKind.reordered.rawValue] += 1 }
+    } else if wait == .zero {
+      // A lost packet holds up those behind it.
+      at = max(at, last)
+    }
+    if wait == .zero {
+      if toWorker { links[c][w].lastAtWorker = max(at, last) } else { links[c][w].lastAtCoordinator = max(at, last) }
+    }
+    return at
   }
 }
