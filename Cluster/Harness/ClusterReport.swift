@@ -30,6 +30,8 @@ public struct ClusterReport: Codable, Sendable, Equatable {
     public var admits: Int
     public var heldBytes: Int
     public var holdings: [Holding]
+    /// The shards it has ready, of all releases.
+    public var ready: [Int] { holdings.flatMap(\.ready) }
 
     enum CodingKeys: String, CodingKey {
       case name, address, state, zone, draining, ejected, admits, holdings

@@ -4,9 +4,9 @@ import Synchronization
 // A whole cluster of real processes on loopback, for `shortlist cluster up` and for tests. Every member's ports are
 // reserved before anything starts, so that addresses are known and a member that is restarted keeps its own.
 //
-//   placed:  w1 … wN with their shards ──ready lines──► the coordinators, told the workers' addresses ──► /readyz is 200
-//   joins:   the coordinators ──► w1 … wN, told the coordinators' admin addresses; they join, the first coordinator
-//            places the shards ──► /readyz is 200
+//   placed:  w1 … wN with their shards ──ready lines──► the coordinators, told the workers' addresses ──► /readyz 200
+//   joins:   the coordinators ──► w1 … wN, told the coordinators' admin addresses: they join, and the first
+//            coordinator places the shards ──► /readyz 200
 //   stop:    SIGTERM to all, the coordinators first, SIGKILL after a bound, the state directory removed
 //
 // It reports a death and does not repair it: whoever runs a cluster to watch it survive wants the hole to stay.

@@ -6,9 +6,9 @@ import Foundation
 
 // A port of loopback that is ours as long as this lives, whether or not a process of ours listens on it just now.
 //
-// The socket is bound and never listens. Linux lets a second socket bind the same port when both say SO_REUSEADDR, which
-// is what our server does; nobody else gets the port by asking for a free one, no outgoing connection takes it as its
-// own end, and so a member that is dead for a while finds its address free when it comes back.
+// The socket is bound and never listens. Linux lets a second socket bind the same port when both say SO_REUSEADDR,
+// which is what our server does. Nobody else gets the port by asking for a free one, and no outgoing connection takes
+// it as its own end: a member that is dead for a while finds its address free when it comes back.
 
 final class PortReservation: Sendable {
   let port: UInt16

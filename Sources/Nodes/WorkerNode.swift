@@ -185,8 +185,8 @@ public struct WorkerNode: Sendable {
       capacityBytes: settings.capacityBytes, heldBytes: held, zone: settings.zone)
   }
 
-  /// Legs taken at once: the limit, and as many waiting as are done in the share of a deadline that may be waited. Never
-  /// more than would be taken, or coordinators would send legs only to have them refused.
+  /// Legs taken at once: the limit, and as many waiting as are done in the share of a deadline that may be waited.
+  /// Never more than would be taken, or coordinators would send legs only to have them refused.
   private var admits: Int {
     let usual = Double(RequestLimit.timeoutDefault.nanoseconds) * policy.waitShareMax
     let perLeg = max(1, shardCost * averageShards)

@@ -161,7 +161,10 @@ extension WorkerBook {
   private mutating func refreshHedgeDelay(_ index: Int, now: Instant) {
     records[index].recent.advance(now)
     guard records[index].recent.count >= policy.hedgeSamples else { return }
-    records[index].hedgeDelay = records[index].recent.quantile(policy.hedgeQuantile)
+    // A hedge that takes three legs may be sent a third as often within the same budget: later, to those that need it.
+    let affordable = 1 - policy.hedgeTokensPerLeg / max(1, legsPerHedge)
+    records[index].hedgeDelay = records[index].recent.quantile(
+      min(policy.hedgeQuantileMax, max(policy.hedgeQuantile, affordable)))
   }
 
   /// Compares the median of the last second with the median of all siblings' medians.

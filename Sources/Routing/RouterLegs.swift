@@ -194,8 +194,8 @@ extension Router {
       && reply.items.count <= flight.query.k && reply.items.isWellFormed
   }
 
-  /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded in the
-  /// meantime: somebody else may have them.
+  /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded
+  /// meanwhile: somebody else may have them.
   mutating func settle(
     _ leg: Leg, of flight: Flight, answered: [ShardID], now: Instant, into effects: inout [Effect]
   ) {
@@ -305,6 +305,7 @@ extension Router {
     guard !plan.groups.isEmpty else { return true }
     if !hedgeBudget.take(plan.groups.count), !policy.planted.contains(.hedgeWithoutBudget) { return false }
     counters.hedgeLegs += UInt64(plan.groups.count)
+    book.legsPerHedge += 0.05 * (Double(plan.groups.count) - book.legsPerHedge)
     sendPlan(flight, as: .hedge, now: now, into: &effects)
     return true
   }

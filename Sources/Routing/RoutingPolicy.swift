@@ -24,6 +24,8 @@ public struct RoutingPolicy: Sendable {
   public var hedging = true
   /// A leg is hedged once it is slower than this share of its worker's legs.
   public var hedgeQuantile = 0.95
+  /// Later where a hedge takes several legs and the budget would not last, but not later than this.
+  public var hedgeQuantileMax = 0.97
   public var hedgeDelayMin: Duration = .milliseconds(1)
   /// … and at the latest after this share of what remains.
   public var hedgeDelayMaxShare = 0.5
@@ -40,6 +42,8 @@ public struct RoutingPolicy: Sendable {
   public var choice = Choice.powerOfTwo
   /// Weight of a new latency sample in a worker's moving average.
   public var latencyWeight = 0.2
+  /// A leg that was outrun is taken to be this many times as slow as it was old.
+  public var outrunFactor = 4.0
   /// What is known of an idle worker fades toward what its siblings show.
   public var idleHalfLife: Duration = .seconds(5)
   /// A worker that is new or back gets its full share after this.

@@ -53,6 +53,8 @@ struct WorkerBook: Sendable {
   var plan: UInt64 = 0
   var nextLook: Instant
   var nextHedgeLook: Instant
+  /// Moving average of the legs that one hedge takes.
+  var legsPerHedge = 1.0
   var counters = EjectionCounters()
   /// Room for `choose`.
   var eligible: [WorkerID] = []
@@ -99,11 +101,12 @@ struct WorkerBook: Sendable {
     succeeded(worker, now: now)
   }
 
-  /// It was given up after `age` because others had answered what it owed: it takes at least that long.
+  /// It was given up after `age` because others had answered what it owed: it takes longer than that, nobody knows how
+  /// much. Taken as it is, every hedge would make a slow worker look quicker than it is, and worth asking again.
   mutating func outrun(_ worker: WorkerID, after age: Duration, now: Instant) {
     records[worker.index].recent.record(age, now: now)
     records[worker.index].short.record(age, now: now)
-    let sample = Double(max(1, age.nanoseconds))
+    let sample = Double(max(1, age.nanoseconds)) * policy.outrunFactor
     let old = records[worker.index].latency
     if sample > old {
       records[worker.index].latency = old == 0 ? sample : old + policy.latencyWeight * (sample - old)

@@ -53,8 +53,8 @@ public final class WorkerServer: HTTPServerDelegate {
     return 0
   }
 
-  /// Large blocks get a mapping of their own, for ever. Left to itself malloc raises the size from which they do as soon as
-  /// one is freed, and what shards that come and go leave in its heap is never the right size for the next.
+  /// Large blocks get a mapping of their own, always. Left to itself malloc raises the size from which they do as soon
+  /// as one is freed, and what shards that come and go leave in its heap is never the right size for the next.
   private static func returnSlicesToSystem() { _ = clinux_map_blocks_from(1 << 20) }
 
   init(_ configuration: WorkerConfiguration) throws {

@@ -31,20 +31,17 @@ extension World {
       report.legs += 1
       note(c, "scores at", worker.index, token)
       try coordinators[c].checker.sent(token, request, retry: allowance, now: now)
-      let shards = request.tasks.map(\.shard.index)
       guard let call = send(c, worker.index, .score(leg), request.encoded(), timeout) else {
         throw Violation(text: "request \(token): a leg for worker \(worker.rawValue), which is not linked")
       }
       calls[call].token = token
-      calls[call].shards = shards
-      coordinators[c].legs[leg] = call
+      calls[call].shards = request.tasks.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.shard.rawValue) }
+      coordinators[c].checker.asked[token].legs.append((leg, call))
     case .lookup(let leg, let worker, let request, let timeout):
       let token = owner(of: leg, c)
       note(c, "looks up at", worker.index, token)
-      let wanted = request.shards.map(\.index)
-      let others = coordinators[c].checker.asked[token].lookups.filter { call in
-        calls[call].shards.contains(where: wanted.contains)
-      }
+      let wanted = request.shards.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.rawValue) }
+      let others = coordinators[c].checker.asked[token].lookups.filter { calls[$0].shards & wanted != 0 }
       let isExtra = !others.isEmpty
       let isHedge = others.contains { calls[$0].isOpen }
       try coordinators[c].checker.lookedUp(isExtra: isExtra, isHedge: isHedge, retry: allowance, now: now)
@@ -54,10 +51,11 @@ extension World {
       coordinators[c].checker.asked[token].lookups.append(call)
       calls[call].token = token
       calls[call].shards = wanted
-      coordinators[c].legs[leg] = call
+      coordinators[c].checker.asked[token].legs.append((leg, call))
     case .cancel(let leg, let worker):
       note(c, "takes back from", worker.index)
-      if let call = coordinators[c].legs[leg], calls[call].isOpen {
+      let legs = coordinators[c].checker.asked[owner(of: leg, c)].legs
+      if let call = legs.last(where: { $0.leg == leg })?.call, calls[call].isOpen {
         calls[call].isOpen = false
         coordinators[c].checker.legEnded(calls[call].token, calls[call].shards)
         queue.schedule(.cancelAtWorker(call), at: arrival(c, worker.index, toWorker: true))
@@ -241,7 +239,6 @@ extension World {
       guard calls[call].isOpen, isSameLife(c, call), links[c][calls[call].worker].connection == calls[call].connection
       else { return }
       calls[call].isOpen = false
-      if case .score(let leg) = calls[call].kind { coordinators[c].legs[leg] = nil }
       note(c, "hears from", calls[call].worker)
       try deliver(call, calls[call].reply)
     case .duplicate(let call):
@@ -347,7 +344,11 @@ extension World {
       tell(c, .scored(leg, reply))
     case .lookup(let leg): tell(c, .lookedUp(leg, decode(result, LookupReply.init(decoding:))))
     case .load, .unload:
-      if case .failure(let failure) = result { tell(c, .ordered(worker, failure)) } else { tell(c, .ordered(worker, nil)) }
+      if case .failure(let failure) = result {
+        tell(c, .ordered(worker, failure))
+      } else {
+        tell(c, .ordered(worker, nil))
+      }
     }
   }
 
@@ -391,7 +392,7 @@ extension World {
     note(c, "loses", w)
     let lost = links[c][w].calls.filter { calls[$0].isOpen }
     links[c][w].calls = []
-    coordinators[c].checker.coveredByLoss += lost.reduce(0) { $0 + calls[$1].shards.count }
+    coordinators[c].checker.coveredByLoss += lost.reduce(0) { $0 + calls[$1].shards.nonzeroBitCount }
     if let id = number(c, w) { tell(c, .unlinked(id)) }
     for call in lost where calls[call].isOpen {
       calls[call].isOpen = false

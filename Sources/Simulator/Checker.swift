@@ -1,7 +1,8 @@
 import RankingCore
+import Routing
 
-// Checks what a coordinator does against what the design promises (DESIGN §8), from the effects it gives and the replies
-// it gets, never from what it believes itself.
+// Checks what a coordinator does against what the design promises (DESIGN §8), from the effects it gives and the
+// replies it gets, never from what it believes itself.
 
 /// One request of a client, as seen from outside.
 struct Asked {
@@ -16,8 +17,10 @@ struct Asked {
   var isAnswered = false
   /// It vanished with its coordinator.
   var isGone = false
-  /// Legs on their way per shard.
-  var open: [UInt8]
+  /// Its calls, and the shards that at least one and at least two of them still owe.
+  var legs: [(leg: LegID, call: Int)] = []
+  var open: UInt64 = 0
+  var openTwice: UInt64 = 0
   /// Whether the shard was ever sent out.
   var sent: UInt64 = 0
   /// What the first of its legs asked; the others must ask the same.
@@ -62,8 +65,9 @@ struct Checker {
   }
 
   /// A leg of scoring was sent.
-  mutating func sent(_ token: Int, _ request: ScoreRequest, retry tokens: RetryAllowance, now: Instant) throws(Violation)
-  {
+  mutating func sent(
+    _ token: Int, _ request: ScoreRequest, retry tokens: RetryAllowance, now: Instant
+  ) throws(Violation) {
     guard !asked[token].isAnswered, !asked[token].isGone else {
       throw Violation(text: "request \(token): a leg after its end")
     }
@@ -75,15 +79,15 @@ struct Checker {
       asked[token].query = request.query
     }
     asked[token].isLookingUp = false
-    var isExtra = false
-    var isHedge = true
-    for task in request.tasks {
-      let shard = task.shard.index
-      if asked[token].sent & (1 << UInt64(shard)) != 0 { isExtra = true }
-      if asked[token].open[shard] == 0 { isHedge = false }
-      asked[token].sent |= 1 << UInt64(shard)
-      asked[token].open[shard] += 1
+    let shards = request.tasks.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.shard.rawValue) }
+    let isExtra = asked[token].sent & shards != 0
+    let isHedge = asked[token].open & shards == shards
+    guard asked[token].openTwice & shards == 0 else {
+      throw Violation(text: "request \(token): a third leg for a shard that two still owe")
     }
+    asked[token].sent |= shards
+    asked[token].openTwice |= asked[token].open & shards
+    asked[token].open |= shards
     try count(isExtra: isExtra, isHedge: isHedge, tokens, now)
   }
 
@@ -133,8 +137,10 @@ struct Checker {
   mutating func replied(_ token: Int, _ shards: [ShardID]) {
     for shard in shards where shard.index < catalogue.shards { asked[token].replied |= 1 << UInt64(shard.index) }
   }
-  mutating func legEnded(_ token: Int, _ shards: [Int]) {
-    for shard in shards where asked[token].open[shard] > 0 { asked[token].open[shard] -= 1 }
+  mutating func legEnded(_ token: Int, _ shards: UInt64) {
+    let twice = asked[token].openTwice & shards
+    asked[token].openTwice &= ~shards
+    asked[token].open &= ~(shards & ~twice)
   }
 
   // MARK: Answers
@@ -147,7 +153,8 @@ struct Checker {
     asked[token].isAnswered = true
     let asked = asked[token]
     guard now <= asked.deadline + grace else {
-      throw Violation(text: "request \(token) was answered \((now - asked.deadline).milliseconds) ms after its deadline")
+      throw Violation(
+        text: "request \(token) was answered \((now - asked.deadline).milliseconds) ms after its deadline")
     }
     switch outcome {
     case .success(let answer): try check(answer, asked, token)
@@ -164,10 +171,11 @@ struct Checker {
   private func checkReasons(
     _ outcome: Result<Answer, RankingError>, _ asked: Asked, _ token: Int
   ) throws(Violation) {
-    let missing: [Coverage.Missing] = switch outcome {
-    case .success(let answer): answer.coverage.missing
-    case .failure(let error): error.missing
-    }
+    let missing: [Coverage.Missing] =
+      switch outcome {
+      case .success(let answer): answer.coverage.missing
+      case .failure(let error): error.missing
+      }
     for entry in missing
     where entry.reason == .noReadyReplica && asked.hadReplica & (1 << UInt64(entry.shard.index)) != 0
       && asked.sent & (1 << UInt64(entry.shard.index)) == 0

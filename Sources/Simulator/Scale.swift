@@ -9,7 +9,7 @@ import Routing
 //     request ─► CoordinatorNode (real) ─► leg ─► network + wait for the others + scoring, all drawn ─► reply
 //
 //     scoring    0.6 … 1.6 ms for nine in ten, 4 ms at p99, 20 ms at p99.9, 100 ms at worst
-//     waiting    the worker is busy with the rest of the load for a share ρ of the time: with probability ρ a leg waits,
+//     waiting    the worker is busy with other requests for a share ρ of the time: with probability ρ a leg waits,
 //                exponentially, 1 ms ÷ (1 − ρ) in the mean (M/M/1)
 //     network    0.1 … 0.3 ms each way
 //

@@ -8,8 +8,8 @@ import RankingCore
 //                     │                                                      │
 //                     └── every effect and every answer ──► Checker ◄────────┘
 //
-//     0 s ───────────── safety: faults, what DESIGN §8 promises is checked ─────────────┬── liveness: no more faults ──┐
-//     warm-up, traffic, crashes, freezes, slow nodes, cuts, resets …                     heal    everything complete    end
+//     0 s ─────────── safety: faults, what DESIGN §8 promises is checked ───────────┬── liveness: no more faults ──┐
+//     warm-up, traffic, crashes, freezes, slow nodes, cuts, resets …                 heal    everything complete    end
 //
 // The same seed gives the same run: nothing here asks the world. Run one with `Simulation(options).run()`.
 
@@ -47,6 +47,7 @@ public struct SimulationReport: Sendable {
   public var quietMax = 0.0
   public var degraded = 0
   public var refused = 0
+  public var primaryLegs: UInt64 = 0
   public var hedges: UInt64 = 0
   public var retries: UInt64 = 0
   public var ejections: UInt64 = 0

@@ -11,8 +11,8 @@ public struct TailExperiment: Sendable {
   public enum Kind: Sendable { case scattered(perMille: Int), oneSlow }
   public var kind: Kind
   public var seed: UInt64 = 1
-  public var seconds = 30
-  public var requestsPerSecond = 200
+  public var seconds = 24
+  public var requestsPerSecond = 150
   /// Replica choice by load, ejection of slow workers, hedging: all, or none.
   public var isDefended = true
   public init(_ kind: Kind) { self.kind = kind }
@@ -45,12 +45,12 @@ public struct TailExperiment: Sendable {
     if case .oneSlow = kind { world.queue.schedule(.delayWorker(3), at: onset) }
     world.run()
     took.sort()
-    let legs = Double(world.report.legs)
+    let primary = Double(world.report.primaryLegs)
     let extra = Double(world.report.hedges + world.report.retries)
     func percentile(_ fraction: Double) -> Double {
       took.isEmpty ? 0 : took[min(took.count - 1, Int(fraction * Double(took.count)))]
     }
     return Result(
-      p99: percentile(0.99), p50: percentile(0.5), extraLegs: extra / max(1, legs - extra), requests: took.count)
+      p99: percentile(0.99), p50: percentile(0.5), extraLegs: extra / max(1, primary), requests: took.count)
   }
 }

@@ -18,9 +18,16 @@ struct Workload {
   }
   let templates: [Template]
 
-  init(_ catalogue: Catalogue, generator: inout SeededGenerator) {
+  /// - Parameter isPlain: users' own recommendations alone, where latencies are compared.
+  init(_ catalogue: Catalogue, isPlain: Bool, generator: inout SeededGenerator) {
     var templates: [Template] = []
-    for number in 0..<Self.templates { templates.append(Self.template(number, catalogue, &generator)) }
+    for number in 0..<Self.templates {
+      var (api, request) = (PublicAPI.recommend, RankingRequest(subject: .user("u\(number % Catalogue.users)"), k: 10))
+      request.timeout = .milliseconds(500)
+      if !isPlain { (api, request) = Self.request(catalogue, &generator) }
+      request.requestID = "r\(number)"
+      templates.append(Self.template(request, api, catalogue))
+    }
     self.templates = templates
   }
 
@@ -35,9 +42,9 @@ struct Workload {
     return request
   }
 
-  private static func template(
-    _ number: Int, _ catalogue: Catalogue, _ generator: inout SeededGenerator
-  ) -> Template {
+  private static func request(
+    _ catalogue: Catalogue, _ generator: inout SeededGenerator
+  ) -> (PublicAPI, RankingRequest) {
     func item() -> String { catalogue.ids[generator.below(catalogue.ids.count)] }
     func items(_ count: Int) -> [String] {
       var list: [String] = []
@@ -73,7 +80,10 @@ struct Workload {
       request.version = catalogue.versions[generator.below(catalogue.versions.count)].release.id.version
     }
     request.timeout = .milliseconds([500, 500, 500, 300, 30][generator.below(5)])
-    request.requestID = "r\(number)"
+    return (api, request)
+  }
+
+  private static func template(_ request: RankingRequest, _ api: PublicAPI, _ catalogue: Catalogue) -> Template {
     var needed = UInt64.max >> UInt64(64 - catalogue.shards)
     if case .rank(let items) = request.kind {
       needed = items.reduce(0) { $0 | 1 << UInt64(ShardID.owner(of: $1, shards: catalogue.shards).index) }
@@ -84,8 +94,7 @@ struct Workload {
     case .user, .vector, .anyone: break
     }
     let body = Array(json(request, api).utf8)
-    let template = Template(api: api, body: body, request: request, needed: needed, isLookup: isLookup)
-    return template
+    return Template(api: api, body: body, request: request, needed: needed, isLookup: isLookup)
   }
 
   /// The request as a client would write it. Ids and names here need no escapes.

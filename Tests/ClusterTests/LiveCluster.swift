@@ -67,12 +67,13 @@ struct LiveCluster {
       "\(tally.ok) ok, \(tally.degraded) degraded, failed: \(tally.failed)\n\(cluster.logTails())")
   }
 
-  /// Every shard is ready on exactly this many workers, none of which is about to change.
-  func waitUntilPlaced(_ replicas: Int = 2, on workers: Int) throws -> ClusterReport {
-    try cluster.waitFor("every shard ready on \(replicas) of \(workers) workers") { report in
-      let serving = report.workers.filter { $0.state == "alive" && !$0.draining && !$0.ejected }
-      return serving.count == workers && report.releases[0].replicas == Array(repeating: replicas, count: 16)
-        && serving.allSatisfy { $0.holdings.allSatisfy(\.loading.isEmpty) && $0.holdings.first?.ready.isEmpty == false }
+  /// Every shard is ready on exactly two of this many workers, each of which holds some.
+  func waitUntilPlaced(on workers: Int) throws -> ClusterReport {
+    try cluster.waitFor("every shard ready twice on \(workers) workers, all of which hold some") { report in
+      let serving = report.workers.filter { $0.state == "alive" && !$0.draining && !$0.ejected && !$0.ready.isEmpty }
+      return serving.count == workers
+        && report.releases.map(\.replicas) == [Array(repeating: 2, count: TestBundle.shards)]
+        && serving.allSatisfy { $0.holdings.allSatisfy(\.loading.isEmpty) }
     }
   }
 }

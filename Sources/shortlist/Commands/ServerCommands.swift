@@ -11,6 +11,10 @@ extension Command {
         {"name": "c1", "listen": "127.0.0.1:8080", "store": "/srv/bundles",
          "models": [{"model": "home", "version": "v1"}],
          "workers": [{"name": "w1", "address": "127.0.0.1:9001"}]}
+      Instead of "workers", or besides: "admin": "127.0.0.1:8081" (where workers join and GET /v1/cluster shows what it
+      sees), "peers": ["host:port"] (the other coordinators' admin addresses), "discover": ["name:port"] (DNS),
+      "placement": {"replicas": 2} (it says who loads what; one coordinator does), "health": {"replaced_after_ms": 30000}.
+      To see what they are worth: "routing": {"hedging": false, "slow_ejection": false, "choice": "random"}.
       Prints "ready URL" when it serves.
       """,
     example: "shortlist coordinator --config coordinator.json --listen 127.0.0.1:8080",
@@ -28,6 +32,9 @@ extension Command {
       The configuration:
         {"name": "w1", "listen": "127.0.0.1:9001", "store": "/srv/bundles", "scoring_threads": 1,
          "holdings": [{"model": "home", "version": "v1", "shards": [0, 3]}]}
+      Instead of "holdings": "join": ["127.0.0.1:8081"] (coordinators' admin addresses), with "advertise": "host:port",
+      "zone", "memory_mib". For tests only: "allow_faults": true, then POST /faults {"delay_ms": 100, "share": 0.01,
+      "seed": 1} delays that share of its replies.
       Prints "ready URL" when it serves.
       """,
     example: "shortlist worker --config w1.json --listen 127.0.0.1:9001",

@@ -10,8 +10,9 @@ extension Command {
     name: "simulate",
     summary: "Run whole clusters in virtual time, with faults made from a seed, and check every answer",
     discussion: """
-      Each seed is a cluster of 8 workers and 1 to 3 coordinators that run the code of the real processes. Workers crash,
-      freeze and slow down, links break and stall; every answer is compared with the oracle's, every leg with its budget.
+      Each seed is a cluster of 8 workers and 1 to 3 coordinators that run the code of the real processes. Workers
+      crash, freeze and slow down, links break and stall; every answer is compared with the oracle's, every leg with its
+      budget.
       In the last quarter nothing fails any more and everything must be complete and quick.
       A violation prints what was broken, what had happened at each node, and the command that replays it. Exit code 1.
       """,
@@ -119,7 +120,8 @@ extension Command {
     for report in broken.prefix(5) {
       Console.warn("seed \(report.seed): \(report.violation ?? "")")
       for line in report.history { Console.warn("  \(line)") }
-      Console.warn("replay: shortlist simulate --seed \(report.seed) --seconds \(invocation.integer("seconds")) --trace")
+      Console.warn(
+        "replay: shortlist simulate --seed \(report.seed) --seconds \(invocation.integer("seconds")) --trace")
     }
     var faults: [String: Int] = [:]
     var shares: [String: Double] = [:]
@@ -157,7 +159,9 @@ extension Command {
         table.add([kind.name, "\(faults[kind.name] ?? 0)", "\(shares[kind.name] ?? 0)"])
       }
       Console.print(table.text)
-      Console.print("transitions to " + transitions.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
+      Console.print(
+        "transitions to "
+          + transitions.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
       Console.print("\(summary.seeds) seeds, \(summary.violations) violations, \(summary.seconds) s")
     }
     return broken.isEmpty ? 0 : 1

@@ -48,7 +48,8 @@ final class TroubleLog: Sendable {
   }
   /// The commonest first.
   var notes: [String] {
-    counts.withLock { $0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(6).map { "\($0.value) × \($0.key)" }
+    let sorted = counts.withLock { $0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+    return sorted.prefix(6).map { "\($0.value) × \($0.key)" }
   }
 }
 
@@ -75,7 +76,7 @@ final class AnswerCheck {
     try answers.compactMap { answer in
       compared += 1
       let body = requests[answer.index % requests.count]
-      let text = String(decoding: body, as: UTF8.self)
+      let text = String(decoding: body.prefix(80), as: UTF8.self)
       let given = try answer.body.withUnsafeBytes { try ParsedAnswer($0) }
       let request = try body.withUnsafeBytes { try PublicAPI.recommend.parse($0, requestID: "oracle") }
       let covered = (0..<given.shards).filter { !given.missing.contains($0) }
@@ -83,9 +84,9 @@ final class AnswerCheck {
       PublicAPI.recommend.write(
         try oracle.answer(request, over: covered, candidates: given.candidates), into: &json)
       let wanted = try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
-      if given.items != wanted.items { return "other items than the oracle's for \(text.prefix(80))" }
+      if given.items != wanted.items { return "other items than the oracle's for \(text)" }
       if given.answered != wanted.answered || given.coverageItems != wanted.coverageItems {
-        return "coverage \(given.answered), \(given.coverageItems) instead of \(wanted.coverageItems) for \(text.prefix(80))"
+        return "coverage \(given.answered), \(given.coverageItems), not \(wanted.coverageItems), for \(text)"
       }
       return nil
     }

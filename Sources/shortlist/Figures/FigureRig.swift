@@ -50,7 +50,7 @@ struct FigureRig: Sendable {
   /// Every shard has all its replicas, and no worker is anything but alive.
   @discardableResult
   func waitUntilHealthy(_ cluster: LocalCluster, limit: Duration = .seconds(30)) throws -> ClusterReport {
-    try cluster.waitFor("every shard with \(Self.replicas) ready replicas, every worker alive", limit: limit) { report in
+    try cluster.waitFor("\(Self.replicas) replicas of every shard, every worker alive", limit: limit) { report in
       report.replicasMin >= Self.replicas
         && report.workers.allSatisfy { $0.state == "alive" && !$0.draining && !$0.ejected }
     }
@@ -61,8 +61,8 @@ struct FigureRig: Sendable {
     var best: (first: String, second: String, shards: [Int]) = ("", "", [])
     for (index, first) in report.workers.enumerated() {
       for second in report.workers[(index + 1)...] {
-        let held = Set(second.holdings.flatMap(\.ready))
-        let common = first.holdings.flatMap(\.ready).filter(held.contains).sorted()
+        let held = Set(second.ready)
+        let common = first.ready.filter(held.contains).sorted()
         if common.count > best.shards.count { best = (first.name, second.name, common) }
       }
     }

@@ -41,10 +41,12 @@ struct FigureTable {
   init(_ invocation: Invocation) throws {
     self.invocation = invocation
     for name in invocation.arguments where name != "all" && !Self.names.contains(name) {
-      let hint = nearest(to: name, in: Self.names).map { "did you mean \($0)?" }
-      throw UsageError("unknown row \"\(name)\"; \(hint ?? "it is one of \(Self.names.joined(separator: ", ")) or all")")
+      let all = "it is one of \(Self.names.joined(separator: ", ")) or all"
+      throw UsageError(
+        "unknown row \"\(name)\"; \(nearest(to: name, in: Self.names).map { "did you mean \($0)?" } ?? all)")
     }
-    wanted = invocation.arguments.contains("all") ? Self.rows : Self.rows.filter { invocation.arguments.contains($0.name) }
+    let names = invocation.arguments
+    wanted = names.contains("all") ? Self.rows : Self.rows.filter { names.contains($0.name) }
   }
 
   func run() throws -> Int32 {
@@ -62,7 +64,8 @@ struct FigureTable {
     rig.peak = invocation.optionalNumber("peak") ?? 0
     if knee == 0 { (knee, rig.peak) = try rig.findKnee() }
     rig.rate = knee / 2
-    Console.say("knee \(Int(knee))/s, peak \(Int(rig.peak))/s; every row under \(Int(rig.rate))/s", json: invocation.json)
+    Console.say(
+      "knee \(Int(knee))/s, peak \(Int(rig.peak))/s; every row under \(Int(rig.rate))/s", json: invocation.json)
     var results: [FigureRow] = []
     for (name, measure) in wanted {
       Console.warn("figures: \(name) …")

@@ -42,7 +42,9 @@ extension FigureRig {
   func tailB() throws -> FigureRow {
     var row = FigureRow("tail-b", "one worker delays every leg by 100 ms; from 2 s after the onset")
     let length: Duration = quick ? .seconds(12) : .seconds(32)
-    func measure(_ routing: CoordinatorFile.Routing?) throws -> (all: LoadGenerator.Run, later: LoadWindow, log: String) {
+    func measure(
+      _ routing: CoordinatorFile.Routing?
+    ) throws -> (all: LoadGenerator.Run, later: LoadWindow, log: String) {
       let cluster = try cluster(routing: routing, allowFaults: true)
       defer { cluster.stop() }
       try warmUp(cluster)

@@ -27,7 +27,9 @@ extension FigureRig {
     let answers = AnswerLog(every: max(1, Int(rate * (soak / .seconds(1)) / 400)))
     let trouble = TroubleLog()
     let load = try BackgroundLoad(
-      try generator(cluster, for: soak + .seconds(120), mixed: true, inspect: { index, sent, response in
+      try generator(
+        cluster, for: soak + .seconds(120), mixed: true,
+        inspect: { index, sent, response in
           answers.add(index, sent: sent, response)
           trouble.add(response)
         }))
