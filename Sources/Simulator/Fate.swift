@@ -22,8 +22,12 @@ struct Fate {
     self.start = start
     isGentleRun = generator.below(3) == 0
     trafficFrom = start + .milliseconds(500)
-    faultsUntil = start + .nanoseconds(length / 4 * 3)
-    liveFrom = faultsUntil + .nanoseconds(min(length / 12, 6_000_000_000))
+    // Short runs need their time to heal as well: reconnecting takes up to 2 s, an ejection 2 s and more.
+    let second: Int64 = 1_000_000_000
+    let quiet = max(length / 4, min(length / 5 * 3, 10 * second))
+    let healing = min(6 * second, quiet / 5 * 3)
+    faultsUntil = end + .nanoseconds(-quiet)
+    liveFrom = faultsUntil + .nanoseconds(healing)
     let all: [FaultKind] = [
       .workerCrash, .workerFreeze, .workerSlow, .workerResets, .linkBreak, .linkClog, .partition, .ringPartition,
       .coordinatorCrash, .coordinatorFreeze, .bothReplicasDown,
@@ -38,8 +42,10 @@ struct Fate {
       at = at + .milliseconds(isGentleRun ? 6000 + generator.below(2000) : 500 + generator.below(5000))
     }
     self.times = times
-    let quiet = (end - liveFrom).nanoseconds
-    strikes = [liveFrom + .nanoseconds(quiet / 4), liveFrom + .nanoseconds(quiet / 4 * 3)]
+    // The second crash comes when the first has been got over, or not at all.
+    let calm = quiet - healing
+    let again = calm / 4 + max(calm / 2, 4500 * second / 1000)
+    strikes = [calm / 4, again].filter { $0 < calm - second }.map { [liveFrom] in liveFrom + .nanoseconds($0) }
   }
 
   func scheduleAll(in queue: inout EventQueue<Happening>) {
