@@ -157,7 +157,7 @@ extension World {
     switch effect {
     case .run(let token, let request, _):
       var nanoseconds = 200_000 + generator.below(600_000)
-      if generator.below(100) == 0 { nanoseconds += generator.below(10_000_000) }
+      if generator.below(100) == 0, !hooks.isExperiment { nanoseconds += generator.below(10_000_000) }
       if now < workers[w].slowUntil { nanoseconds *= workers[w].slowness }
       calls[Int(token)].scored = scorer.score(request, of: catalogue)
       queue.schedule(

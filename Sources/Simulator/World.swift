@@ -407,8 +407,8 @@ final class World {
   func arrival(_ c: Int, _ w: Int, toWorker: Bool, after wait: Duration = .zero) -> Instant {
     var nanoseconds = 50_000 + generator.below(150_000)
     let draw = generator.below(1000)
-    if draw < 10 { nanoseconds += generator.below(5_000_000) }
-    if draw == 999, fate.mayLosePackets(now) {
+    if draw < 10, !hooks.isExperiment { nanoseconds += generator.below(5_000_000) }
+    if draw == 999, !hooks.isExperiment, fate.mayLosePackets(now) {
       report.faults[FaultKind.lostPackets.rawValue] += 1
       nanoseconds += 200_000_000
     }

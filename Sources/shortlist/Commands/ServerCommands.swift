@@ -13,7 +13,7 @@ extension Command {
          "workers": [{"name": "w1", "address": "127.0.0.1:9001"}]}
       Instead of "workers", or besides: "admin": "127.0.0.1:8081" (where workers join and GET /v1/cluster shows what it
       sees), "peers": ["host:port"] (the other coordinators' admin addresses), "discover": ["name:port"] (DNS),
-      "placement": {"replicas": 2} (it says who loads what; one coordinator does), "health": {"replaced_after_ms": 30000}.
+      "placement": {"replicas": 2} (one coordinator drives), "health": {"replaced_after_ms": 30000}.
       To see what they are worth: "routing": {"hedging": false, "slow_ejection": false, "choice": "random"}.
       Prints "ready URL" when it serves.
       """,
