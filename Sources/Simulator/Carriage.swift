@@ -276,6 +276,7 @@ extension World {
     case .startWorker(let w): startWorker(w)
     case .startCoordinator(let c): if !coordinators[c].isAlive { startCoordinator(c) }
     case .fault: strikeFault()
+    case .lose: loseWorker()
     case .heal: healAll()
     case .strike: strikeInPeace()
     case .delayWorker(let w): workers[w].isDelayed = true

@@ -2,10 +2,10 @@ import RankingCore
 
 // The shop of a simulated run: a few hundred items in one or two versions of one model, and some users.
 //
-// Two places make answers of it and share no line: `SliceScorer` is what a worker does for a leg, `PlainOracle` says what
-// the whole answer must be. The ranker is a made-up one that turns the order of retrieval over, so that a wrong R, a
-// wrong version or a list cut too early changes the answer; scores are small whole and quarter numbers, so that ties are
-// common and their order matters.
+// Two places make answers of it and share no line: `SliceScorer` is what a worker does for a leg, `PlainOracle` says
+// what the whole answer must be. The ranker is a made-up one that turns the order of retrieval over, so that a wrong R,
+// a wrong version or a list cut too early changes the answer; scores are small whole and quarter numbers, so that ties
+// are common and their order matters.
 
 final class SimulatedUsers: UserDirectory {
   let records: [String: UserRecord]

@@ -12,6 +12,9 @@ struct Fate {
   let liveFrom: Instant
   let kinds: [FaultKind]
   let reorders: Bool
+  /// A worker that dies early and does not come back before the faults stop: for so long that its shards are placed on
+  /// others.
+  let losesOne: Bool
   var diesOnNextScore: Int?
   private let start: Instant
   private let times: [Instant]
@@ -35,6 +38,7 @@ struct Fate {
     // A run has four kinds of trouble or so: too many at once hide each other.
     kinds = isGentleRun ? [.workerCrash] : all.filter { _ in generator.below(5) < 2 }
     reorders = generator.below(3) == 0
+    losesOne = generator.below(4) == 0 && !isGentleRun
     var times: [Instant] = []
     var at = trafficFrom + .seconds(1)
     while at < faultsUntil + .seconds(-2) {
@@ -50,6 +54,7 @@ struct Fate {
 
   func scheduleAll(in queue: inout EventQueue<Happening>) {
     for time in times { queue.schedule(.fault, at: time) }
+    if losesOne { queue.schedule(.lose, at: trafficFrom + .seconds(2)) }
     queue.schedule(.heal, at: faultsUntil)
     for time in strikes { queue.schedule(.strike, at: time) }
   }
@@ -118,7 +123,7 @@ extension World {
       coordinators[coordinator].frozenUntil = now + length
       coordinators[coordinator].frozeFor = coordinators[coordinator].frozeFor + length
       note(coordinator, "freezes", Int(length.milliseconds))
-    case .duplicatedReplies, .lostPackets, .reordered, .clientGone: break
+    case .duplicatedReplies, .lostPackets, .reordered, .clientGone, .workerGone: break
     }
   }
 
@@ -134,9 +139,17 @@ extension World {
     }
   }
 
+  func loseWorker() {
+    let worker = generator.below(workers.count)
+    report.faults[FaultKind.workerGone.rawValue] += 1
+    crashWorker(worker)
+    workers[worker].isLost = true
+  }
+
   func healAll() {
     fate.diesOnNextScore = nil
     for w in workers.indices {
+      workers[w].isLost = false
       workers[w].slowUntil = now
       workers[w].resetsUntil = now
       workers[w].frozenUntil = min(workers[w].frozenUntil, now)

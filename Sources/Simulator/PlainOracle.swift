@@ -1,7 +1,7 @@
 import RankingCore
 
-// What an answer must be, from all items at once, in the plainest way: nothing of it is what coordinators or workers do.
-// Requests come from a list of templates, so most answers have been computed before.
+// What an answer must be, from all items at once, in the plainest way: nothing of it is what coordinators or workers
+// do. Requests come from a list of templates, so most answers have been computed before.
 
 final class PlainOracle {
   struct Expected {

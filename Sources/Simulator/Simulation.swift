@@ -28,6 +28,7 @@ public struct SimulationOptions: Sendable {
 public enum FaultKind: Int, CaseIterable, Sendable {
   case workerCrash, workerFreeze, workerSlow, workerResets, linkBreak, linkClog, partition, ringPartition
   case coordinatorCrash, coordinatorFreeze, duplicatedReplies, lostPackets, bothReplicasDown, reordered, clientGone
+  case workerGone
   public var name: String { "\(self)" }
 }
 

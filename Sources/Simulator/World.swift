@@ -29,6 +29,7 @@ enum Happening {
   case startWorker(Int)
   case startCoordinator(Int)
   case fault
+  case lose
   case heal
   case strike
   /// From now on this worker answers late (in an experiment).
@@ -92,6 +93,8 @@ struct WorkerHost {
   var resetsUntil = Instant(nanoseconds: 0)
   var wakes = 0
   var isDelayed = false
+  /// Nothing starts it again before the faults stop.
+  var isLost = false
   /// Shards of the static placement; what a dynamic one has loaded is in the node.
   var shards: [ShardID] = []
 }
@@ -261,7 +264,7 @@ final class World {
   // MARK: Life
 
   func startWorker(_ index: Int) {
-    guard !workers[index].isAlive else { return }
+    guard !workers[index].isAlive, !workers[index].isLost else { return }
     workers[index].life += 1
     workers[index].isAlive = true
     workers[index].frozenUntil = now
@@ -382,7 +385,8 @@ final class World {
     let must = timeout >= .milliseconds(300) && (isLive || fate.isGentle(now)) && !hooks.isExperiment
     coordinators[coordinator].checker.asked.append(
       Asked(
-        request: template.request, template: number, needed: template.needed, coordinator: coordinator, life: coordinators[coordinator].life, at: now,
+        request: template.request, template: number, needed: template.needed, coordinator: coordinator,
+        life: coordinators[coordinator].life, at: now,
         deadline: now + timeout, hadReplica: template.isLookup ? 0 : ready,
         isLookingUp: template.isLookup, mustSucceed: must))
     let token = coordinators[coordinator].checker.asked.count - 1
@@ -418,7 +422,7 @@ final class World {
     // What was sent into a cut is sent again after it.
     if at < cut { at = cut + .milliseconds(generator.below(200)) }
     let last = toWorker ? links[c][w].lastAtWorker : links[c][w].lastAtCoordinator
-    if fate.mayReorder(now) {
+    if fate.mayReorder(now), !hooks.isExperiment {
       if at < last { report.faults[FaultKind.reordered.rawValue] += 1 }
     } else if wait == .zero {
       // A lost packet holds up those behind it.
