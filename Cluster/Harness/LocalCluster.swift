@@ -187,19 +187,21 @@ public final class LocalCluster: Sendable {
     return worker
   }
 
-  /// What the first coordinator says of the cluster.
-  public func report() throws(HarnessError) -> ClusterReport { try ClusterReport.fetch(admin) }
+  /// What a coordinator says of the cluster; the first, unless another is named.
+  public func report(by coordinator: String = "c1") throws(HarnessError) -> ClusterReport {
+    try ClusterReport.fetch(try member(coordinator).admin ?? "")
+  }
 
   /// Asks until `condition` holds.
   /// - Returns: the report for which it did.
   @discardableResult
   public func waitFor(
-    _ what: String, limit: Duration = .seconds(30), cancelled: () -> Bool = { false },
-    _ condition: (ClusterReport) -> Bool
+    _ what: String, by coordinator: String = "c1", limit: Duration = .seconds(30),
+    cancelled: () -> Bool = { false }, _ condition: (ClusterReport) -> Bool
   ) throws(HarnessError) -> ClusterReport {
     let deadline = ContinuousClock.now + limit
     while true {
-      let report = try report()
+      let report = try report(by: coordinator)
       if condition(report) { return report }
       if cancelled() { throw HarnessError("interrupted") }
       if ContinuousClock.now >= deadline {

@@ -74,7 +74,9 @@ extension WorkerBook {
     let (a, b) = (eligible[first], eligible[second])
     let (better, other) = cost(b, now) < cost(a, now) ? (b, a) : (a, b)
     let (mine, theirs) = (ramp(better, now: now), ramp(other, now: now))
-    if mine < theirs, generator.unit() * theirs >= mine { return other }
+    // A newcomer is spared only while the other can take its share: never in favour of one that hangs.
+    let otherCanTake = cost(other, now) <= policy.slowStartCostFactor * cost(better, now)
+    if mine < theirs, otherCanTake, generator.unit() * theirs >= mine { return other }
     return better
   }
 

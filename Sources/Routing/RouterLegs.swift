@@ -303,6 +303,11 @@ extension Router {
     let leg = flight.legs[Int(id.leg)]
     planCover(of: leg, of: flight, now: now)
     guard !plan.groups.isEmpty else { return true }
+    // More legs than tokens can ever be saved up: it would block the line for all others.
+    guard Double(plan.groups.count) <= policy.hedgeTokensMax else {
+      counters.hedgesDropped += 1
+      return true
+    }
     if !hedgeBudget.take(plan.groups.count), !policy.planted.contains(.hedgeWithoutBudget) { return false }
     counters.hedgeLegs += UInt64(plan.groups.count)
     book.legsPerHedge += 0.05 * (Double(plan.groups.count) - book.legsPerHedge)

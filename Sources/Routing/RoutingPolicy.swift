@@ -48,6 +48,9 @@ public struct RoutingPolicy: Sendable {
   public var idleHalfLife: Duration = .seconds(5)
   /// A worker that is new or back gets its full share after this.
   public var slowStart: Duration = .seconds(5)
+  /// A newcomer is not spared in favour of a replica that costs more than this many times as much. Several requests'
+  /// shards in flight are usual and a factor of their own; legs that pile up at a frozen worker are soon more.
+  public var slowStartCostFactor = 16.0
   /// The share a newcomer starts with.
   public var slowStartMin = 0.1
   /// Live latencies: this many slots of this length are remembered.

@@ -112,6 +112,23 @@ import Testing
     #expect(late.allSatisfy { perLeg[$0.id.requestKey]?.count == 1 })
   }
 
+  @Test func alsoNotWhenTheOtherReplicaHasRoom() {
+    var cluster = ClusterScript(workers: [[0], [0]], shardCount: 1)
+    cluster.adjust = { $0.admits = $0.name == "w1" ? 10 : 1000 }
+    for worker in 0..<2 { cluster.latency[WorkerID(worker)] = .milliseconds(worker == 0 ? 2 : 5) }
+    cluster.linkAll()
+    cluster.serve(400)
+    cluster.latency = [:]
+    cluster.legs = []
+    for token in 1...12 as ClosedRange<RequestToken> { cluster.request(token) }
+    let pressed = cluster.legs.filter { $0.request.query.candidates < 200 }
+    #expect(pressed.count >= 2 && pressed.allSatisfy { $0.worker == WorkerID(0) })
+    cluster.pass(.milliseconds(8))
+    let hedged = Set(cluster.legs.dropFirst(12).map(\.id.requestKey))
+    #expect(hedged.count >= 4, "those that came while there was room")
+    #expect(pressed.allSatisfy { !hedged.contains($0.id.requestKey) })
+  }
+
   @Test func anOverloadReplyShrinksTheRoomAndNotTheHealth() {
     var cluster = Self.cluster([[0]], shards: 1, admits: 20)
     let worker = WorkerID(0)

@@ -222,6 +222,9 @@ struct ArrivalScript {
     script.resolve(["a:1", "b:1"])
     script.kill("a:1")
     #expect(script.states[0] == "a:1 down")
+    script.resolve([])
+    script.kill("b:1")
+    #expect(script.states[1] == "b:1 down", "no address at all is no news of it")
   }
 
   @Test func aProcessKnownByNameAndByDNSIsUsedOnce() {

@@ -122,7 +122,7 @@ struct ClusterScript {
     let items = request.tasks.map {
       ScoredItem(score: Float($0.shard.rawValue), ordinal: ItemOrdinal($0.shard.index * 10))
     }
-    for item in items.sorted(by: { $0.precedes($1) }) {
+    for item in items.sorted(by: { $0.precedes($1) }).prefix(request.query.k) {
       Array("item\(item.ordinal.rawValue)".utf8).withUnsafeBytes { list.append(item, id: $0) }
     }
     return ScoreReply(release: request.query.release, shards: request.tasks.map(\.shard), items: list)

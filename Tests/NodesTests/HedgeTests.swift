@@ -252,6 +252,36 @@ import Testing
     #expect(cluster.legs.count == 2)
   }
 
+  @Test func aHedgeThatCanNeverBePaidForDoesNotBlockTheLine() {
+    // w1 holds twelve shards, and each of them one other worker: its leg would need twelve more; ten tokens are all.
+    var cluster = ClusterScript(workers: [Array(0..<12)] + (0..<12).map { [$0] }, shardCount: 12)
+    for worker in 0..<13 { cluster.latency[WorkerID(worker)] = worker == 0 ? .microseconds(200) : .milliseconds(4) }
+    cluster.linkAll()
+    cluster.serve(600)
+    cluster.latency = [:]
+    cluster.legs = []
+    cluster.request(1)
+    #expect(cluster.sent == ["w1: 0 1 2 3 4 5 6 7 8 9 10 11"])
+    cluster.pass(.milliseconds(2))
+    #expect(cluster.node.router.counters.hedgesDropped == 1)
+    cluster.request(2, RankingRequest(kind: .rank(["a"]), subject: .anyone))
+    cluster.pass(.milliseconds(2))
+    #expect(cluster.legs.count == 3, "\(cluster.sent)")
+  }
+
+  @Test func beforeAWorkerHasShownTwentyLatenciesItIsTenMilliseconds() {
+    let start = Instant(nanoseconds: 100_000_000_000)
+    var book = WorkerBook(policy: RoutingPolicy(), seed: 1, now: start)
+    book.admit(1, now: start)
+    let delay = { book.hedgeDelay(WorkerID(0), remaining: .milliseconds(500)) }
+    for sample in 1...20 {
+      #expect(delay() == .milliseconds(10), "after \(sample - 1)")
+      book.answered(WorkerID(0), after: .milliseconds(100), now: start)
+      book.look(now: start)
+    }
+    #expect(delay() >= .milliseconds(100) && delay() <= .milliseconds(125))
+  }
+
   @Test func lookupsAreHedgedToo() {
     var cluster = Self.warm()
     cluster.lookups = []

@@ -158,6 +158,22 @@ struct DriverScript {
     #expect(other.tick() == [], "40 of 49 are taken, two of them by loads that are not finished")
   }
 
+  @Test func loadsUnderWayTakeRoomBesideWhatIsHeldAndNotWanted() {
+    var policy = PlacementPolicy()
+    policy.replicas = 1
+    var script = DriverScript(["w1", "w2"], shards: 8, bytes: 10, policy: policy)
+    for worker in 0..<2 { script.set(worker, capacity: 1000) }
+    let wanted = Placement.assign(
+      [script.release], to: ["w1", "w2"].map { PlacementMember(name: $0, capacityBytes: 1000) }, replicas: 1)[0]
+    let shards = [0, 1].map { member in (0..<8).filter { wanted[$0] == [member] } }
+    let me = shards[0].count <= shards[1].count ? 0 : 1
+    #expect(shards[me].count >= 2)
+    // All of the other's shards are held and one of its own is loading: nothing more fits.
+    script.set(
+      me, ready: shards[1 - me], loading: [shards[me][0]], capacity: UInt64(10 * (shards[1 - me].count + 1)))
+    #expect(script.tick().allSatisfy { !$0.hasPrefix("load w\(me + 1)") })
+  }
+
   @Test func aStaleOrderIsCountedAndTheTermIsNotRaisedOverIt() {
     var script = DriverScript(["w1"], shards: 1)
     _ = script.tick()

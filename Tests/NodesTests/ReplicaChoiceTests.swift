@@ -49,6 +49,17 @@ import Testing
     #expect(Self.draws(&book, now: Self.start) == [0, 1000])
   }
 
+  /// Its partner is frozen and its legs pile up: the newcomer takes everything, however new it is.
+  @Test func aNewcomerIsNotSparedInFavourOfOneThatHangs() {
+    var book = Self.book(2)
+    for worker in Self.ids(2) { book.answered(worker, after: .milliseconds(2), now: Self.start) }
+    book.renewed(WorkerID(1), now: Self.start)
+    book.medianLatency = 2e6
+    #expect(Self.draws(&book, now: Self.start)[1] < 200, "a tenth, or what the first is too busy for")
+    for _ in 0..<16 { book.sent(WorkerID(0), shards: 1) }
+    #expect(Self.draws(&book, now: Self.start)[1] == 1000)
+  }
+
   @Test func twoAreDrawnOfMany() {
     var book = Self.book(5)
     for worker in Self.ids(5) {

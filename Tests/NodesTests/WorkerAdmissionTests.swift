@@ -13,11 +13,9 @@ import Testing
     var now = Instant(nanoseconds: 1_000_000_000)
     var effects: [WorkerEffect] = []
     init(running: Int = 1, cores: Int = 2, shards: Int = 4) {
-      var policy = WorkerPolicy(running: running, cores: cores)
-      policy.joinInterval = .seconds(2)
       var settings = WorkerSettings(name: "w1", incarnation: 7)
       settings.address = "w1:1"
-      node = WorkerNode(settings: settings, policy: policy)
+      node = WorkerNode(settings: settings, policy: WorkerPolicy(running: running, cores: cores))
       for shard in 0..<shards { send(.loaded(release, shardCount: shards, ShardID(shard), bytes: 100)) }
     }
     mutating func send(_ event: WorkerEvent) {

@@ -61,7 +61,8 @@ struct ClusterStatus {
   static func matrix(_ view: ClusterReport) -> String {
     view.releases.map { release in
       var table = TextTable(["\(release.model)/\(release.version)"] + (0..<release.shards).map(String.init))
-      for worker in view.workers {
+      // w2 before w10, in whatever order they joined.
+      for worker in view.workers.sorted(by: { ($0.name.count, $0.name) < ($1.name.count, $1.name) }) {
         let holding = worker.holdings.first { $0.model == release.model && $0.version == release.version }
         table.add([title(worker)] + (0..<release.shards).map { mark(holding, $0) })
       }

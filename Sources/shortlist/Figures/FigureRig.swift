@@ -189,7 +189,10 @@ extension LoadGenerator.Run {
       let end = index + 1 < events.count ? events[index + 1].at : .seconds(1 << 30)
       let mine = bad.filter { $0.end >= events[index].at && $0.end < end }.map { $0.end - events[index].at }.sorted()
       guard let first = mine.first, let last = mine.last else { return nil }
-      return "\(events[index].what) at \(Int(events[index].at / .milliseconds(1))) ms: \(mine.count) answers "
+      let gap = index > 0 ? Int((events[index].at - events[index - 1].at) / .milliseconds(1)) : 0
+      let before = index > 0 ? ", \(gap) ms after \(events[index - 1].what)" : ""
+      let at = Int(events[index].at / .milliseconds(1))
+      return "\(events[index].what) at \(at) ms\(before): \(mine.count) answers "
         + "\(Int(first / .milliseconds(1))) to \(Int(last / .milliseconds(1))) ms later"
     }
   }
