@@ -31,35 +31,34 @@ extension World {
       report.legs += 1
       note(c, "scores at", worker.index, token)
       try coordinators[c].checker.sent(token, request, retry: allowance, now: now)
-      let shards = request.tasks.map(\.shard.index)
       guard let call = send(c, worker.index, .score(leg), request.encoded(), timeout) else {
-        coordinators[c].checker.legEnded(token, shards)
-        return .scored(leg, .failure(.connectionLost))
+        throw Violation(text: "request \(token): a leg for worker \(worker.rawValue), which is not linked")
       }
       calls[call].token = token
-      calls[call].shards = shards
-      coordinators[c].legs[leg] = call
+      calls[call].shards = request.tasks.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.shard.rawValue) }
+      coordinators[c].checker.asked[token].legs.append((leg, call))
     case .lookup(let leg, let worker, let request, let timeout):
       let token = owner(of: leg, c)
       note(c, "looks up at", worker.index, token)
-      let others = coordinators[c].checker.asked[token].lookups
-      let wanted = request.shards.map(\.index)
-      let isExtra = others.contains { !Set(calls[$0].shards).isDisjoint(with: wanted) }
-      let isHedge = others.contains { calls[$0].isOpen && !Set(calls[$0].shards).isDisjoint(with: wanted) }
+      let wanted = request.shards.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.rawValue) }
+      let others = coordinators[c].checker.asked[token].lookups.filter { calls[$0].shards & wanted != 0 }
+      let isExtra = !others.isEmpty
+      let isHedge = others.contains { calls[$0].isOpen }
       try coordinators[c].checker.lookedUp(isExtra: isExtra, isHedge: isHedge, retry: allowance, now: now)
       guard let call = send(c, worker.index, .lookup(leg), request.encoded(), timeout) else {
-        return .lookedUp(leg, .failure(.connectionLost))
+        throw Violation(text: "request \(token): a lookup for worker \(worker.rawValue), which is not linked")
       }
+      coordinators[c].checker.asked[token].lookups.append(call)
       calls[call].token = token
       calls[call].shards = wanted
-      coordinators[c].checker.asked[token].lookups.append(call)
-      coordinators[c].legs[leg] = call
+      coordinators[c].checker.asked[token].legs.append((leg, call))
     case .cancel(let leg, let worker):
       note(c, "takes back from", worker.index)
-      if let call = coordinators[c].legs[leg], calls[call].isOpen {
+      let legs = coordinators[c].checker.asked[owner(of: leg, c)].legs
+      if let call = legs.last(where: { $0.leg == leg })?.call, calls[call].isOpen {
         calls[call].isOpen = false
         coordinators[c].checker.legEnded(calls[call].token, calls[call].shards)
-        queue.schedule(.cancelAtWorker(call), at: latency(links[c][worker.index], toWorker: true))
+        queue.schedule(.cancelAtWorker(call), at: arrival(c, worker.index, toWorker: true))
       }
     case .answer(let token, let outcome): try answered(c, Int(token), outcome)
     case .wake(let at):
@@ -81,7 +80,8 @@ extension World {
   private var allowance: Checker.RetryAllowance {
     Checker.RetryAllowance(
       perLeg: settings.routing.retryTokensPerLeg, perSecond: settings.routing.retryTokensPerSecond,
-      saved: settings.routing.retryTokensMax, hedgePerLeg: settings.routing.hedgeTokensPerLeg)
+      saved: settings.routing.retryTokensMax, hedgePerLeg: settings.routing.hedgeTokensPerLeg,
+      hedgesSaved: settings.routing.hedgeTokensMax)
   }
 
   private func owner(of leg: LegID, _ c: Int) -> Int {
@@ -104,6 +104,7 @@ extension World {
       note(c, "refuses", token)
     }
     hooks.took?(took, now)
+    if now >= fate.liveFrom { quietLatencies.append(took.milliseconds) }
     try coordinators[c].checker.answered(token, outcome, now: now, grace: grace)
   }
 
@@ -146,7 +147,7 @@ extension World {
     let call = calls.count - 1
     if links[c][w].calls.count > 256 { links[c][w].calls.removeAll { !calls[$0].isOpen } }
     links[c][w].calls.append(call)
-    queue.schedule(.atWorker(call), at: latency(links[c][w], toWorker: true))
+    queue.schedule(.atWorker(call), at: arrival(c, w, toWorker: true))
     return call
   }
 
@@ -158,13 +159,13 @@ extension World {
       var nanoseconds = 200_000 + generator.below(600_000)
       if generator.below(100) == 0, !hooks.isExperiment { nanoseconds += generator.below(10_000_000) }
       if now < workers[w].slowUntil { nanoseconds *= workers[w].slowness }
-      calls[Int(token)].scored = catalogue.score(request)
+      calls[Int(token)].scored = scorer.score(request, of: catalogue)
       queue.schedule(
         .scored(worker: w, life: workers[w].life, call: Int(token)), at: now + .nanoseconds(Int64(nanoseconds)))
     case .abort: break
     case .lookUp(let token, let request):
       let held = workers[w].node.held(request.release)
-      if let reply = catalogue.look(up: request, held: held) {
+      if let reply = SliceScorer.look(up: request, held: held, in: catalogue) {
         respond(Int(token), .success(reply.encoded()))
       } else {
         respond(Int(token), .failure(.wrongVersion))
@@ -183,7 +184,7 @@ extension World {
     case .unload: break
     case .join(let coordinator, let request):
       guard let c = Int(coordinator.dropFirst()), c < coordinators.count else { return }
-      queue.schedule(.join(worker: w, coordinator: c, request), at: latency(links[c][w], toWorker: false))
+      queue.schedule(.join(worker: w, coordinator: c, request), at: arrival(c, w, toWorker: false))
     case .leave, .depart: break
     case .wake(let at):
       workers[w].wakes += 1
@@ -195,7 +196,7 @@ extension World {
     let w = calls[call].worker
     calls[call].reply = result
     if now < workers[w].resetsUntil, generator.below(2) == 0 { calls[call].reply = .failure(.connectionLost) }
-    queue.schedule(.atCoordinator(call), at: latency(links[calls[call].coordinator][w], toWorker: false) + wait)
+    queue.schedule(.atCoordinator(call), at: arrival(calls[call].coordinator, w, toWorker: false, after: wait))
     if fate.mayDuplicate(now), generator.below(20) == 0, case .score = calls[call].kind {
       report.faults[FaultKind.duplicatedReplies.rawValue] += 1
       queue.schedule(
@@ -208,6 +209,14 @@ extension World {
   func happen(_ happening: Happening) throws(Violation) {
     switch happening {
     case .request: request()
+    case .takeBack(let c, let life, let token):
+      guard coordinators[c].isAlive, coordinators[c].life == life, !coordinators[c].checker.asked[token].isAnswered
+      else { return }
+      if now < coordinators[c].frozenUntil { return queue.schedule(happening, at: coordinators[c].frozenUntil) }
+      note(c, "is told to forget", token)
+      report.faults[FaultKind.clientGone.rawValue] += 1
+      coordinators[c].checker.asked[token].isGone = true
+      tell(c, CoordinatorEvent.cancelled(RequestToken(token)))
     case .atWorker(let call):
       let w = calls[call].worker
       guard isDelivered(call) else { return }
@@ -260,13 +269,14 @@ extension World {
       queue.schedule(
         .joined(
           worker: w, life: workers[w].life, coordinator: c,
-          .success(JoinReply(coordinators: settings.coordinators))), at: latency(links[c][w], toWorker: true))
+          .success(JoinReply(coordinators: settings.coordinators))), at: arrival(c, w, toWorker: true))
     case .joined(let w, let life, let c, let reply):
       guard workers[w].life == life else { return }
       tell(w, .joined(coordinator: "c\(c)", reply))
     case .startWorker(let w): startWorker(w)
     case .startCoordinator(let c): if !coordinators[c].isAlive { startCoordinator(c) }
     case .fault: strikeFault()
+    case .lose: loseWorker()
     case .heal: healAll()
     case .strike: strikeInPeace()
     case .delayWorker(let w): workers[w].isDelayed = true
@@ -383,7 +393,7 @@ extension World {
     note(c, "loses", w)
     let lost = links[c][w].calls.filter { calls[$0].isOpen }
     links[c][w].calls = []
-    coordinators[c].checker.coveredByLoss += lost.reduce(0) { $0 + calls[$1].shards.count }
+    coordinators[c].checker.coveredByLoss += lost.reduce(0) { $0 + calls[$1].shards.nonzeroBitCount }
     if let id = number(c, w) { tell(c, .unlinked(id)) }
     for call in lost where calls[call].isOpen {
       calls[call].isOpen = false

@@ -1,11 +1,15 @@
 import RankingCore
+import Routing
 
 // Checks what a coordinator does against what the design promises (DESIGN §8), from the effects it gives and the
 // replies it gets, never from what it believes itself.
 
 /// One request of a client, as seen from outside.
 struct Asked {
-  var request: RankingRequest
+  let request: RankingRequest
+  /// Its number in the workload, and the shards that owe something.
+  var template: Int
+  var needed: UInt64
   var coordinator: Int
   var life: UInt32
   var at: Instant
@@ -13,17 +17,21 @@ struct Asked {
   var isAnswered = false
   /// It vanished with its coordinator.
   var isGone = false
-  /// Legs on their way per shard.
-  var open: [UInt8]
+  /// Its calls, and the shards that at least one and at least two of them still owe.
+  var legs: [(leg: LegID, call: Int)] = []
+  var open: UInt64 = 0
+  var openTwice: UInt64 = 0
   /// Whether the shard was ever sent out.
   var sent: UInt64 = 0
+  /// What the first of its legs asked; the others must ask the same.
+  var query: ScoreQuery?
+  /// The calls that looked its vectors up.
+  var lookups: [Int] = []
   /// Shards that a reply to one of its open legs spoke for.
   var replied: UInt64 = 0
   /// Shards that had a ready replica when it came.
   var hadReplica: UInt64 = 0
   var isLookingUp: Bool
-  /// Its calls that look vectors up.
-  var lookups: [Int] = []
   /// It must be answered in full.
   var mustSucceed: Bool
 }
@@ -36,15 +44,23 @@ struct Checker {
   var hedgeLegs = 0
   var retryLegs = 0
   var coveredByLoss = 0
+  /// What is left of the hedges earned, as an account kept here says.
+  var hedgeTokens = 0.0
   var since = Instant(nanoseconds: 0)
 
-  init(_ catalogue: Catalogue) { self.catalogue = catalogue }
+  private let oracle: PlainOracle
+
+  init(_ catalogue: Catalogue, _ oracle: PlainOracle) {
+    self.catalogue = catalogue
+    self.oracle = oracle
+  }
 
   mutating func coordinatorStarted(at now: Instant) {
     primaryLegs = 0
     hedgeLegs = 0
     retryLegs = 0
     coveredByLoss = 0
+    hedgeTokens = 0
     since = now
   }
 
@@ -52,17 +68,26 @@ struct Checker {
   mutating func sent(
     _ token: Int, _ request: ScoreRequest, retry tokens: RetryAllowance, now: Instant
   ) throws(Violation) {
-    guard !asked[token].isAnswered else { throw Violation(text: "request \(token): a leg after its answer") }
-    asked[token].isLookingUp = false
-    var isExtra = false
-    var isHedge = true
-    for task in request.tasks {
-      let shard = task.shard.index
-      if asked[token].sent & (1 << UInt64(shard)) != 0 { isExtra = true }
-      if asked[token].open[shard] == 0 { isHedge = false }
-      asked[token].sent |= 1 << UInt64(shard)
-      asked[token].open[shard] += 1
+    guard !asked[token].isAnswered, !asked[token].isGone else {
+      throw Violation(text: "request \(token): a leg after its end")
     }
+    if let first = asked[token].query {
+      guard first == request.query else {
+        throw Violation(text: "request \(token): legs that ask different things: \(first) and \(request.query)")
+      }
+    } else {
+      asked[token].query = request.query
+    }
+    asked[token].isLookingUp = false
+    let shards = request.tasks.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.shard.rawValue) }
+    let isExtra = asked[token].sent & shards != 0
+    let isHedge = asked[token].open & shards == shards
+    guard asked[token].openTwice & shards == 0 else {
+      throw Violation(text: "request \(token): a third leg for a shard that two still owe")
+    }
+    asked[token].sent |= shards
+    asked[token].openTwice |= asked[token].open & shards
+    asked[token].open |= shards
     try count(isExtra: isExtra, isHedge: isHedge, tokens, now)
   }
 
@@ -76,6 +101,7 @@ struct Checker {
     var perSecond: Double
     var saved: Double
     var hedgePerLeg: Double
+    var hedgesSaved: Double
   }
 
   private mutating func count(
@@ -83,12 +109,17 @@ struct Checker {
   ) throws(Violation) {
     if !isExtra {
       primaryLegs += 1
+      hedgeTokens = min(tokens.hedgesSaved, hedgeTokens + tokens.hedgePerLeg)
     } else if isHedge {
       hedgeLegs += 1
       // The budget is paid before the legs of the very event that earned it are seen here.
       let allowed = tokens.hedgePerLeg * Double(primaryLegs + catalogue.shards)
       guard Double(hedgeLegs) <= allowed else {
         throw Violation(text: "\(hedgeLegs) hedges for \(primaryLegs) primary legs: over the budget")
+      }
+      hedgeTokens -= 1
+      guard hedgeTokens >= -tokens.hedgePerLeg * Double(catalogue.shards) else {
+        throw Violation(text: "more hedges at once than may be saved up: \(hedgeTokens) tokens are left")
       }
     } else {
       retryLegs += 1
@@ -106,8 +137,10 @@ struct Checker {
   mutating func replied(_ token: Int, _ shards: [ShardID]) {
     for shard in shards where shard.index < catalogue.shards { asked[token].replied |= 1 << UInt64(shard.index) }
   }
-  mutating func legEnded(_ token: Int, _ shards: [Int]) {
-    for shard in shards where asked[token].open[shard] > 0 { asked[token].open[shard] -= 1 }
+  mutating func legEnded(_ token: Int, _ shards: UInt64) {
+    let twice = asked[token].openTwice & shards
+    asked[token].openTwice &= ~shards
+    asked[token].open &= ~(shards & ~twice)
   }
 
   // MARK: Answers
@@ -116,6 +149,7 @@ struct Checker {
     _ token: Int, _ outcome: Result<Answer, RankingError>, now: Instant, grace: Duration
   ) throws(Violation) {
     guard !asked[token].isAnswered else { throw Violation(text: "request \(token) was answered twice") }
+    guard !asked[token].isGone else { throw Violation(text: "request \(token) was answered after it was taken back") }
     asked[token].isAnswered = true
     let asked = asked[token]
     guard now <= asked.deadline + grace else {
@@ -152,7 +186,7 @@ struct Checker {
 
   private func check(_ answer: Answer, _ asked: Asked, _ token: Int) throws(Violation) {
     func fail(_ text: String) -> Violation { Violation(text: "request \(token): \(text)") }
-    guard let version = catalogue.versions.firstIndex(where: { $0.release.id == answer.release }) else {
+    guard let version = catalogue.version(of: answer.release) else {
       throw fail("made from \(answer.release), which does not exist")
     }
     if let wanted = asked.request.version, wanted != answer.release.version {
@@ -163,18 +197,14 @@ struct Checker {
     guard coverage.shards == catalogue.shards, coverage.answered + missing.count == catalogue.shards,
       zip(missing, missing.dropFirst()).allSatisfy({ $0 < $1 })
     else { throw fail("coverage does not add up: \(coverage)") }
-    var isNeeded = [Bool](repeating: true, count: catalogue.shards)
-    if case .rank(let items) = asked.request.kind {
-      isNeeded = [Bool](repeating: false, count: catalogue.shards)
-      for id in items { isNeeded[ShardID.owner(of: id, shards: catalogue.shards).index] = true }
+    var covered = UInt64.max >> UInt64(64 - catalogue.shards)
+    var items = catalogue.ids.count
+    for shard in missing {
+      covered &= ~(1 << UInt64(shard))
+      items -= catalogue.members[shard].count
     }
-    var covered = [Bool](repeating: true, count: catalogue.shards)
-    for shard in missing { covered[shard] = false }
-    for shard in 0..<catalogue.shards
-    where covered[shard] && isNeeded[shard] && asked.replied & (1 << UInt64(shard)) == 0 {
-      throw fail("says that shard \(shard) answered; it did not")
-    }
-    let items = covered.indices.reduce(0) { $0 + (covered[$1] ? catalogue.members[$1].count : 0) }
+    let invented = covered & asked.needed & ~asked.replied
+    guard invented == 0 else { throw fail("says that shard \(invented.trailingZeroBitCount) answered; it did not") }
     let share = missing.isEmpty ? 1 : Double(items) / Double(catalogue.ids.count)
     guard coverage.items == share else { throw fail("covers \(share) of the items and says \(coverage.items)") }
     guard coverage.items >= asked.request.minCoverage else { throw fail("below min_coverage") }
@@ -183,18 +213,21 @@ struct Checker {
       answer.quality == Double(answer.candidates) / Double(asked.request.candidatesAsked)
     else { throw fail("quality \(answer.quality) does not fit R \(answer.candidates)") }
     guard
-      let expected = catalogue.oracle(
-        asked.request, version: version, covered: { covered[$0] }, candidates: answer.candidates)
+      let expected = oracle.answer(
+        asked.template, asked.request, version: version, covered: covered, candidates: answer.candidates)
     else { throw fail("answered although the item does not exist") }
     let isSame =
-      expected.count == answer.entries.count
-      && zip(expected, answer.entries).allSatisfy {
+      expected.items.count == answer.entries.count
+      && zip(expected.items, answer.entries).allSatisfy {
         UInt64($0.ordinal) == $1.item.ordinal.rawValue && $0.score.bitPattern == $1.item.score.bitPattern
       }
     guard isSame else {
       throw fail(
-        "differs from the oracle: \(expected.map { "\($0.ordinal):\($0.score)" }) and "
+        "differs from the oracle: \(expected.items.map { "\($0.ordinal):\($0.score)" }) and "
           + "\(answer.entries.map { "\($0.item.ordinal.rawValue):\($0.item.score)" }), \(coverage)")
+    }
+    guard answer.coldStart == expected.coldStart, answer.unknown == expected.unknown else {
+      throw fail("says cold start \(String(describing: answer.coldStart)) and unknown \(answer.unknown)")
     }
     for entry in answer.entries where answer.id(entry) != catalogue.ids[Int(entry.item.ordinal.rawValue)] {
       throw fail("item \(entry.item.ordinal.rawValue) carries the id \(answer.id(entry))")

@@ -11,10 +11,14 @@ struct Fate {
   /// From then on everything must be complete again.
   let liveFrom: Instant
   let kinds: [FaultKind]
+  let reorders: Bool
+  /// A worker that dies early and does not come back before the faults stop: for so long that its shards are placed on
+  /// others.
+  let losesOne: Bool
   var diesOnNextScore: Int?
   /// A second crash is another fault only after the first has been got over: the worker is back and has its shards.
   var lastCrash: Instant?
-  static let recovery: Duration = .seconds(5)
+  static let recovery: Duration = .seconds(4)
   private let start: Instant
   private let times: [Instant]
   private let strikes: [Instant]
@@ -24,14 +28,20 @@ struct Fate {
     self.start = start
     isGentleRun = generator.below(3) == 0
     trafficFrom = start + .milliseconds(500)
-    faultsUntil = start + .nanoseconds(length / 4 * 3)
-    liveFrom = faultsUntil + .nanoseconds(min(length / 12, 6_000_000_000))
+    // Short runs need their time to heal as well: reconnecting takes up to 2 s, an ejection 2 s and more.
+    let second: Int64 = 1_000_000_000
+    let quiet = max(length / 4, min(length / 5 * 3, 10 * second))
+    let healing = min(6 * second, quiet / 5 * 3)
+    faultsUntil = end + .nanoseconds(-quiet)
+    liveFrom = faultsUntil + .nanoseconds(healing)
     let all: [FaultKind] = [
       .workerCrash, .workerFreeze, .workerSlow, .workerResets, .linkBreak, .linkClog, .partition, .ringPartition,
       .coordinatorCrash, .coordinatorFreeze, .bothReplicasDown,
     ]
     // A run has four kinds of trouble or so: too many at once hide each other.
     kinds = isGentleRun ? [.workerCrash] : all.filter { _ in generator.below(5) < 2 }
+    reorders = generator.below(3) == 0
+    losesOne = generator.below(4) == 0 && !isGentleRun
     var times: [Instant] = []
     var at = trafficFrom + .seconds(1)
     while at < faultsUntil + .seconds(-2) {
@@ -39,12 +49,15 @@ struct Fate {
       at = at + .milliseconds(isGentleRun ? 6000 + generator.below(2000) : 500 + generator.below(5000))
     }
     self.times = times
-    let quiet = (end - liveFrom).nanoseconds
-    strikes = [liveFrom + .nanoseconds(quiet / 4), liveFrom + .nanoseconds(quiet / 4 * 3)]
+    // The second crash comes when the first has been got over, or not at all.
+    let calm = quiet - healing
+    let again = calm / 4 + max(calm / 2, 4500 * second / 1000)
+    strikes = [calm / 4, again].filter { $0 < calm - second }.map { [liveFrom] in liveFrom + .nanoseconds($0) }
   }
 
   func scheduleAll(in queue: inout EventQueue<Happening>) {
     for time in times { queue.schedule(.fault, at: time) }
+    if losesOne { queue.schedule(.lose, at: trafficFrom + .seconds(2)) }
     queue.schedule(.heal, at: faultsUntil)
     for time in strikes { queue.schedule(.strike, at: time) }
   }
@@ -52,6 +65,7 @@ struct Fate {
   /// Whether every request must be answered in full although things break.
   func isGentle(_ now: Instant) -> Bool { isGentleRun && now >= trafficFrom + .seconds(1) }
   func mayLosePackets(_ now: Instant) -> Bool { !isGentleRun && now < faultsUntil && now > trafficFrom }
+  func mayReorder(_ now: Instant) -> Bool { reorders && now < faultsUntil && now > trafficFrom }
   func mayDuplicate(_ now: Instant) -> Bool { now < liveFrom && now > trafficFrom }
 }
 
@@ -113,7 +127,7 @@ extension World {
       coordinators[coordinator].frozenUntil = now + length
       coordinators[coordinator].frozeFor = coordinators[coordinator].frozeFor + length
       note(coordinator, "freezes", Int(length.milliseconds))
-    case .duplicatedReplies, .lostPackets: break
+    case .duplicatedReplies, .lostPackets, .reordered, .clientGone, .workerGone: break
     }
   }
 
@@ -129,9 +143,17 @@ extension World {
     }
   }
 
+  func loseWorker() {
+    let worker = generator.below(workers.count)
+    report.faults[FaultKind.workerGone.rawValue] += 1
+    crashWorker(worker)
+    workers[worker].isLost = true
+  }
+
   func healAll() {
     fate.diesOnNextScore = nil
     for w in workers.indices {
+      workers[w].isLost = false
       workers[w].slowUntil = now
       workers[w].resetsUntil = now
       workers[w].frozenUntil = min(workers[w].frozenUntil, now)

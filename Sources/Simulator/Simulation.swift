@@ -27,7 +27,8 @@ public struct SimulationOptions: Sendable {
 /// What goes wrong.
 public enum FaultKind: Int, CaseIterable, Sendable {
   case workerCrash, workerFreeze, workerSlow, workerResets, linkBreak, linkClog, partition, ringPartition
-  case coordinatorCrash, coordinatorFreeze, duplicatedReplies, lostPackets, bothReplicasDown
+  case coordinatorCrash, coordinatorFreeze, duplicatedReplies, lostPackets, bothReplicasDown, reordered, clientGone
+  case workerGone
   public var name: String { "\(self)" }
 }
 
@@ -41,6 +42,10 @@ public struct SimulationReport: Sendable {
   public var requests = 0
   public var legs = 0
   public var answered = 0
+  /// Milliseconds, of the answers after everything had healed.
+  public var quietP50 = 0.0
+  public var quietP99 = 0.0
+  public var quietMax = 0.0
   public var degraded = 0
   public var refused = 0
   public var primaryLegs: UInt64 = 0

@@ -106,6 +106,10 @@ extension Command {
     var faults: [String: Int]
     var transitions: [String: UInt64]
     var trace_hash: String
+    /// The worst of all seeds, after everything had healed.
+    var quiet_p50_ms: Double
+    var quiet_p99_ms: Double
+    var quiet_max_ms: Double
     var seconds: Double
   }
 
@@ -138,12 +142,17 @@ extension Command {
       retries: reports.reduce(0) { $0 + $1.retries }, ejections: reports.reduce(0) { $0 + $1.ejections },
       loads: reports.reduce(0) { $0 + $1.loads }, fault_seeds: shares, faults: faults, transitions: transitions,
       trace_hash: String(reports.reduce(0) { StableHash.mix($0 ^ $1.traceHash) }, radix: 16),
+      quiet_p50_ms: reports.map(\.quietP50).max() ?? 0, quiet_p99_ms: reports.map(\.quietP99).max() ?? 0,
+      quiet_max_ms: reports.map(\.quietMax).max() ?? 0,
       seconds: (elapsed / .seconds(1) * 100).rounded() / 100)
     if invocation.json {
       try Console.printJSON(summary)
     } else {
       Console.print("requests \(summary.requests), legs \(summary.legs), answered \(summary.answered)")
       Console.print("degraded \(summary.degraded), refused \(summary.refused), trace hash \(summary.trace_hash)")
+      Console.print(
+        "latency after the faults, worst seed: p50 \(summary.quiet_p50_ms), p99 \(summary.quiet_p99_ms), "
+          + "max \(summary.quiet_max_ms) ms")
       Console.print("hedges \(summary.hedges), retries \(summary.retries), ejections \(summary.ejections)")
       var table = TextTable(["fault", "times", "share of seeds"])
       for kind in FaultKind.allCases {
