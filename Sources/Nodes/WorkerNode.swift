@@ -246,12 +246,10 @@ public struct WorkerNode: Sendable {
   }
 
   /// One that need not wait always has room. One that must is refused when the queue is full, or when it would wait
-  /// longer than is left to it or than a fifth of that.
+  /// longer than is left to it or than a fifth of that. (The gradient acts earlier, through what the status admits.)
   private func hasRoom(_ remaining: Duration) -> Bool {
     if running.count < policy.running { return true }
-    guard queue.count < policy.queueMax, queue.count + running.count < Int(limit.value) + policy.queueMax else {
-      return false
-    }
+    guard queue.count < policy.queueMax else { return false }
     let wait = (Double(shardsQueued) + averageShards * 0.5) * shardCost / Double(policy.running)
     return wait <= Double(remaining.nanoseconds) * policy.waitShareMax
   }

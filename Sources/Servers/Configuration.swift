@@ -170,6 +170,10 @@ public struct WorkerConfiguration: Sendable {
 
   public func validate() throws(ConfigurationError) {
     guard !store.isEmpty else { throw ConfigurationError("\"store\" is needed: the directory that holds the bundles") }
+    guard join.isEmpty || advertise != nil || !["0.0.0.0", "::"].contains(listen.host) else {
+      throw ConfigurationError(
+        "\"advertise\" is needed: coordinators that are joined cannot reach a worker at \(listen)")
+    }
   }
 }
 

@@ -112,13 +112,16 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     for name in configuration.discover { resolve(name) }
   }
 
-  /// Asks for the addresses of a name every few seconds, on a thread of its own: a resolver may block for long.
+  /// Asks for the addresses of a name, on a thread of its own, as a resolver may block for long; and again a few
+  /// seconds after it has answered, so that no more than one thread waits for it.
   private func resolve(_ name: SocketAddress) {
     let (loop, this) = (loop, Unchecked(self))
     NameLookup.addresses(of: name) { addresses in
-      loop.execute { this.value.send(.resolved(source: name.description, addresses: addresses)) }
+      loop.execute {
+        this.value.send(.resolved(source: name.description, addresses: addresses))
+        this.value.loop.schedule(after: NameLookup.interval) { this.value.resolve(name) }
+      }
     }
-    loop.schedule(after: NameLookup.interval) { [unowned self] in resolve(name) }
   }
 
   // MARK: The node

@@ -13,7 +13,7 @@ import Wire
 public final class WorkerServer: HTTPServerDelegate {
   private final class Running {
     let flag = CancellationFlag()
-    var timer: TimerID?
+    var timer: LoopTimer?
   }
 
   private let configuration: WorkerConfiguration
@@ -28,7 +28,7 @@ public final class WorkerServer: HTTPServerDelegate {
   private var running: [CallToken: Running] = [:]
   private var lastToken: CallToken = 0
   private var shutdown: Shutdown?
-  private var timer: TimerID?
+  private lazy var timer = LoopTimer { [unowned self] in send(.woke) }
   private var drainingSince: Instant?
   private var bytesHeld = 0
   private var faults: FaultInjection?
@@ -38,7 +38,7 @@ public final class WorkerServer: HTTPServerDelegate {
   private let loader: ComputePool<Void>
   /// Shards of the configuration that are not settled yet; it is ready when there are none.
   private var awaited = 0
-  private lazy var companions = Companions(loop: loop)
+  private lazy var coordinators = CoordinatorLinks(loop: loop)
 
   /// Runs a worker until it is told to end.
   /// - Returns: the exit status.
@@ -189,17 +189,15 @@ public final class WorkerServer: HTTPServerDelegate {
     case .load(let release, let shard): load(release, shard)
     case .unload(let release, let shard): unload(release, shard)
     case .join(let coordinator, let request):
-      companions.ask(coordinator, "/shortlist.v1.Coordinator/Join", request.encoded(), JoinReply.init(decoding:)) {
+      coordinators.ask(coordinator, "/shortlist.v1.Coordinator/Join", request.encoded(), JoinReply.init(decoding:)) {
         [unowned self] in send(.joined(coordinator: coordinator, $0))
       }
     case .leave(let coordinator, let request):
-      companions.ask(coordinator, "/shortlist.v1.Coordinator/Leave", request.encoded(), LeaveReply.init(decoding:)) {
+      coordinators.ask(coordinator, "/shortlist.v1.Coordinator/Leave", request.encoded(), LeaveReply.init(decoding:)) {
         [unowned self] in send(.mayLeave(coordinator: coordinator, $0))
       }
     case .depart: depart()
-    case .wake(let at):
-      if let timer { loop.cancel(timer) }
-      timer = loop.schedule(at: at) { [unowned self] in send(.woke) }
+    case .wake(let at): loop.arm(timer, at: at)
     }
   }
 

@@ -70,8 +70,8 @@ extension World {
       precondition(index == worker.index || joins, "static members keep their numbers")
       connections(c, worker, index)
     case .disconnect(let worker): if let index = route(c, worker) { drop(c, index) }
-    case .load(let worker, let order): order_(c, worker, .load, order)
-    case .unload(let worker, let order): order_(c, worker, .unload, order)
+    case .load(let worker, let order): give(c, worker, .load, order)
+    case .unload(let worker, let order): give(c, worker, .unload, order)
     case .replyJoin, .replyLeave, .memberChanged: break
     }
     return nil
@@ -132,7 +132,7 @@ extension World {
     links[c][worker].connection &+= 1
   }
 
-  private func order_(_ c: Int, _ worker: WorkerID, _ kind: Call.Kind, _ order: ShardOrder) {
+  private func give(_ c: Int, _ worker: WorkerID, _ kind: Call.Kind, _ order: ShardOrder) {
     note(c, "orders", worker.index, order.shards.first?.index ?? 0)
     _ = send(c, worker.index, kind, order.encoded(), .seconds(1))
   }

@@ -26,8 +26,6 @@ public final class LoopTimer {
   /// What a cancelled timer would have done is let go at once.
   fileprivate func wasDisarmed() { if isOnce { body = nil } }
 }
-/// What `EventLoop.schedule` gives to cancel by.
-public typealias TimerID = LoopTimer
 
 struct TimerHeap {
   private var heap: [LoopTimer] = []

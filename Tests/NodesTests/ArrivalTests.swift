@@ -227,13 +227,19 @@ struct ArrivalScript {
     #expect(script.states[1] == "b:1 down", "no address at all is no news of it")
   }
 
-  @Test func aProcessKnownByNameAndByDNSIsUsedOnce() {
+  /// One process, found by DNS and then joined.
+  static func knownTwice() -> ArrivalScript {
     var script = ArrivalScript()
     script.answering["a:1"] = ("w1", 1)
     script.resolve(["a:1"])
     script.pass(.milliseconds(400))
     _ = script.join("w1", 1, "a:1")
     script.pass(.milliseconds(400))
+    return script
+  }
+
+  @Test func aProcessKnownByNameAndByDNSIsUsedOnce() {
+    var script = Self.knownTwice()
     #expect(script.states == ["a:1 alive", "w1 alive"])
     #expect(script.used == ["a:1"])
     script.unlink(WorkerID(0))
@@ -259,12 +265,7 @@ struct ArrivalScript {
   }
 
   @Test func leavingMarksEveryWayToTheProcess() {
-    var script = ArrivalScript()
-    script.answering["a:1"] = ("w1", 1)
-    script.resolve(["a:1"])
-    script.pass(.milliseconds(400))
-    _ = script.join("w1", 1, "a:1")
-    script.pass(.milliseconds(400))
+    var script = Self.knownTwice()
     var effects: [Membership.Effect] = []
     _ = script.membership.leaving(LeaveRequest(name: "w1", incarnation: 1), into: &effects)
     #expect(script.membership.members.allSatisfy { $0.isDraining })

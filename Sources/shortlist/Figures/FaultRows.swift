@@ -133,14 +133,13 @@ extension FigureRig {
     let victim = cluster.workers[1].name
     let frozen = load.now
     try cluster.freeze(victim)
-    let report = try cluster.waitFor("\(victim) down", limit: .seconds(5)) { $0.worker(victim)?.state == "down" }
+    try cluster.waitFor("\(victim) down", limit: .seconds(5)) { $0.worker(victim)?.state == "down" }
     let down = load.now
     load.wait(until: frozen + .seconds(5))
     try cluster.thaw(victim)
     load.wait(until: length)
     try waitUntilHealthy(cluster)
     let run = try load.stop()
-    _ = report
     cleared(&row, run, trouble)
     row.add("R, p99 when healthy", healthy.p99, "ms")
     row.add("hedge delay before", delay, "ms")

@@ -199,7 +199,7 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
     let live = client.isUp ? client : clients.first { $0.isUp }
     outstanding += 1
     let sent = Monotonic.now
-    var timer: TimerID?
+    var timer: LoopTimer?
     let call = live?.call(
       path: plan.endpoint.path, headers: [("content-type", "application/json")],
       body: plan.requests[index % plan.requests.count]

@@ -4,7 +4,7 @@ import Transport
 import Wire
 
 /// A worker's connections to the coordinators it joins: made when first needed, kept while the worker lives.
-final class Companions: HTTPClientDelegate {
+final class CoordinatorLinks: HTTPClientDelegate {
   private let loop: EventLoop
   private var clients: [String: HTTPClient] = [:]
   /// What is to be asked as soon as a connection is up: only the newest question counts.
