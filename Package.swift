@@ -4,7 +4,12 @@ import PackageDescription
 // The house: imports point down this list only, and `Tests/HouseTests` fails when one does not.
 // Pure targets (RankingCore … Nodes) use the standard library alone.
 
-let warnings: [SwiftSetting] = [.enableUpcomingFeature("ExistentialAny")]
+// Overlapping accesses are looked for in debug builds, which all tests run; in a release build the checks would be a
+// tenth of what a coordinator does.
+let settings: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
+]
 
 let package = Package(
   name: "shortlist",
@@ -15,58 +20,58 @@ let package = Package(
     .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
     .target(name: "CScoring", cSettings: [.unsafeFlags(["-O3"])]),
 
-    .target(name: "RankingCore", swiftSettings: warnings),
-    .target(name: "Wire", dependencies: ["RankingCore"], exclude: ["Proto"], swiftSettings: warnings),
-    .target(name: "Membership", dependencies: ["RankingCore"], swiftSettings: warnings),
-    .target(name: "Routing", dependencies: ["RankingCore", "Membership"], swiftSettings: warnings),
-    .target(name: "Nodes", dependencies: ["RankingCore", "Membership", "Routing"], swiftSettings: warnings),
+    .target(name: "RankingCore", swiftSettings: settings),
+    .target(name: "Wire", dependencies: ["RankingCore"], exclude: ["Proto"], swiftSettings: settings),
+    .target(name: "Membership", dependencies: ["RankingCore"], swiftSettings: settings),
+    .target(name: "Routing", dependencies: ["RankingCore", "Membership"], swiftSettings: settings),
+    .target(name: "Nodes", dependencies: ["RankingCore", "Membership", "Routing"], swiftSettings: settings),
 
     .target(
       name: "Simulator", dependencies: ["RankingCore", "Wire", "Membership", "Routing", "Nodes"],
-      swiftSettings: warnings + [.unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))]),
+      swiftSettings: settings),
 
-    .target(name: "Scoring", dependencies: ["CScoring", "RankingCore"], swiftSettings: warnings),
+    .target(name: "Scoring", dependencies: ["CScoring", "RankingCore"], swiftSettings: settings),
     .target(
-      name: "Bundles", dependencies: ["CLinux", "COpenSSL", "RankingCore", "Scoring"], swiftSettings: warnings),
-    .target(name: "Oracle", dependencies: ["RankingCore", "Wire", "Bundles"], swiftSettings: warnings),
+      name: "Bundles", dependencies: ["CLinux", "COpenSSL", "RankingCore", "Scoring"], swiftSettings: settings),
+    .target(name: "Oracle", dependencies: ["RankingCore", "Wire", "Bundles"], swiftSettings: settings),
     .target(
-      name: "Training", dependencies: ["CScoring", "RankingCore", "Scoring", "Bundles"], swiftSettings: warnings),
-    .target(name: "HTTP2", dependencies: ["CNGHTTP2"], swiftSettings: warnings),
-    .target(name: "Transport", dependencies: ["CLinux", "RankingCore", "HTTP2"], swiftSettings: warnings),
+      name: "Training", dependencies: ["CScoring", "RankingCore", "Scoring", "Bundles"], swiftSettings: settings),
+    .target(name: "HTTP2", dependencies: ["CNGHTTP2"], swiftSettings: settings),
+    .target(name: "Transport", dependencies: ["CLinux", "RankingCore", "HTTP2"], swiftSettings: settings),
     .target(
       name: "Servers",
       dependencies: ["CLinux", "RankingCore", "Wire", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport"],
-      swiftSettings: warnings),
+      swiftSettings: settings),
     .target(name: "CSpawn", path: "Cluster/Spawn"),
-    .target(name: "ClusterHarness", dependencies: ["CSpawn"], path: "Cluster/Harness", swiftSettings: warnings),
+    .target(name: "ClusterHarness", dependencies: ["CSpawn"], path: "Cluster/Harness", swiftSettings: settings),
     .executableTarget(
       name: "shortlist",
       dependencies: [
         "RankingCore", "Wire", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
         "ClusterHarness",
       ],
-      swiftSettings: warnings),
+      swiftSettings: settings),
 
-    .testTarget(name: "HouseTests", swiftSettings: warnings),
-    .testTarget(name: "RankingCoreTests", dependencies: ["RankingCore"], swiftSettings: warnings),
-    .testTarget(name: "WireTests", dependencies: ["RankingCore", "Wire"], swiftSettings: warnings),
+    .testTarget(name: "HouseTests", swiftSettings: settings),
+    .testTarget(name: "RankingCoreTests", dependencies: ["RankingCore"], swiftSettings: settings),
+    .testTarget(name: "WireTests", dependencies: ["RankingCore", "Wire"], swiftSettings: settings),
     .testTarget(
-      name: "NodesTests", dependencies: ["RankingCore", "Membership", "Routing", "Nodes"], swiftSettings: warnings),
+      name: "NodesTests", dependencies: ["RankingCore", "Membership", "Routing", "Nodes"], swiftSettings: settings),
     .testTarget(
-      name: "SimulatorTests", dependencies: ["RankingCore", "Routing", "Simulator"], swiftSettings: warnings),
-    .testTarget(name: "ScoringTests", dependencies: ["CScoring", "RankingCore", "Scoring"], swiftSettings: warnings),
+      name: "SimulatorTests", dependencies: ["RankingCore", "Routing", "Simulator"], swiftSettings: settings),
+    .testTarget(name: "ScoringTests", dependencies: ["CScoring", "RankingCore", "Scoring"], swiftSettings: settings),
     .testTarget(
       name: "BundlesTests", dependencies: ["RankingCore", "Scoring", "Bundles", "Oracle", "Wire"],
-      swiftSettings: warnings),
-    .testTarget(name: "TrainingTests", dependencies: ["Bundles", "Training"], swiftSettings: warnings),
+      swiftSettings: settings),
+    .testTarget(name: "TrainingTests", dependencies: ["Bundles", "Training"], swiftSettings: settings),
     .testTarget(
-      name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: warnings),
-    .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: warnings),
-    .testTarget(name: "CommandTests", dependencies: ["ClusterHarness", "shortlist"], swiftSettings: warnings),
+      name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: settings),
+    .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: settings),
+    .testTarget(name: "CommandTests", dependencies: ["ClusterHarness", "shortlist"], swiftSettings: settings),
     .testTarget(
       name: "ClusterTests",
       dependencies: ["RankingCore", "Wire", "Bundles", "Oracle", "Transport", "ClusterHarness", "shortlist"],
-      swiftSettings: warnings),
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )
