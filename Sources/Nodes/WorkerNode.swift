@@ -58,8 +58,8 @@ public enum WorkerEvent: Sendable {
 }
 
 public enum WorkerEffect: Sendable {
-  /// Score on a compute thread and tell `.scored`, also when it was aborted.
-  case run(CallToken, ScoreRequest, deadline: Deadline)
+  /// Score it and tell `.scored`, also when it was aborted. `expected` is how long that took lately; nil = not known.
+  case run(CallToken, ScoreRequest, deadline: Deadline, expected: Duration?)
   case abort(CallToken)
   case lookUp(CallToken, LookupRequest)
   case replyScore(CallToken, Result<ScoreReply, CallFailure>)
@@ -267,7 +267,9 @@ public struct WorkerNode: Sendable {
       }
       running.append(call)
       jobs[call]?.startedAt = now
-      effects.append(.run(call, job.request, deadline: job.deadline))
+      let expected = shardCost * Double(job.request.tasks.count)
+      effects.append(
+        .run(call, job.request, deadline: job.deadline, expected: expected > 0 ? .nanoseconds(Int64(expected)) : nil))
     }
   }
 

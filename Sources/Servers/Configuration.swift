@@ -58,6 +58,9 @@ public struct CoordinatorConfiguration: Sendable {
   public var replicas: Int?
   /// A worker that has been down for so long is given up: its shards are placed on others. `nil` = the usual time.
   public var replacedAfter: Duration?
+  /// While a request or two are in flight: how long to look for replies before going to sleep. Sleeping and waking cost more
+  /// than a near reply takes; zero where the processor time is paid for by a quota.
+  public var busyPoll: Duration = .microseconds(60)
   /// What may be switched off to see what it is worth.
   public var hedging = true
   public var slowEjection = true
@@ -68,6 +71,7 @@ public struct CoordinatorConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement", "health", "routing",
+      "busy_poll_us",
     ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
@@ -84,6 +88,7 @@ public struct CoordinatorConfiguration: Sendable {
     if let admin = try json.text("admin") { self.admin = try SocketAddress(admin) }
     peers = try json.texts("peers").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
     discover = try json.texts("discover").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
+    if let busyPoll = try json.integer("busy_poll_us", in: 0...1000) { self.busyPoll = .microseconds(busyPoll) }
     if let placement = try json.child("placement") {
       try placement.allow(["replicas"])
       replicas = try placement.integer("replicas", in: 1...16) ?? 2

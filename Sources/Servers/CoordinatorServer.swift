@@ -138,6 +138,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     }
     events.removeAll(keepingCapacity: true)
     isHandling = false
+    // With more requests in flight there is something to do most of the time, and looking would only cost.
+    loop.expectSoon(within: (1...2).contains(pending.count) ? configuration.busyPoll : .zero)
     if !hasAnnounced, node.isReady {
       hasAnnounced = true
       Announcement.ready(configuration.listen, port: server.port)

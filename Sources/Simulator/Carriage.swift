@@ -155,7 +155,7 @@ extension World {
 
   func carryOut(_ effect: WorkerEffect, of w: Int) {
     switch effect {
-    case .run(let token, let request, _):
+    case .run(let token, let request, _, _):
       var nanoseconds = 200_000 + generator.below(600_000)
       if generator.below(100) == 0, !hooks.isExperiment { nanoseconds += generator.below(10_000_000) }
       if now < workers[w].slowUntil { nanoseconds *= workers[w].slowness }

@@ -31,9 +31,12 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
   private var spareFlushes: [any Flushable] = []
   private var spareHandedOver: [@Sendable () -> Void] = []
   private var waitsExactly = true
+  private var busyPoll = BusyPoll()
   private let isRunning = Atomic<Bool>(false)
   private let thread = Atomic<UInt>(0)
   private var current = EventLoop.clock()
+  /// Counts the turns.
+  public private(set) var turn: UInt64 = 0
   /// One receive buffer for all connections: bytes are consumed before the next read.
   let receiveBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 64)
   let sessionMemory = SessionMemory()
@@ -92,6 +95,7 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
       while isRunning.load(ordering: .acquiring) {
         let count = wait(events)
         current = Self.clock()
+        turn &+= 1
         if count > 0 { for index in 0..<Int(count) { dispatch(events[index]) } }
         runTimers()
         runHandedOver()
@@ -192,6 +196,11 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
   /// Waits for something to do, to the nanosecond where the kernel can (Linux 5.11): hedges are due within fractions of
   /// a millisecond.
   private func wait(_ events: UnsafeMutableBufferPointer<epoll_event>) -> Int32 {
+    if busyPoll.begins() {
+      let count = look(events)
+      busyPoll.ended(found: count > 0)
+      if count > 0 { return count }
+    }
     guard let due = timers.earliest else {
       return epoll_wait(epoll, events.baseAddress, Int32(events.count), -1)
     }
@@ -205,6 +214,20 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
     // Rounded up, so that the timer is due when the wait is over.
     let milliseconds = Int32(clamping: (nanoseconds.addingReportingOverflow(999_999).partialValue) / 1_000_000)
     return epoll_wait(epoll, events.baseAddress, Int32(events.count), max(0, milliseconds))
+  }
+
+  /// From now on the loop looks this long for events before it sleeps, as long as that pays. For an owner that waits
+  /// for something that is near; zero for one that does not.
+  public func expectSoon(within limit: Duration) { busyPoll.limit = limit }
+
+  private func look(_ events: UnsafeMutableBufferPointer<epoll_event>) -> Int32 {
+    let start = Self.clock()
+    let end = timers.earliest.map { min($0, start + busyPoll.limit) } ?? start + busyPoll.limit
+    repeat {
+      let count = epoll_wait(epoll, events.baseAddress, Int32(events.count), 0)
+      if count > 0 { return count }
+    } while Self.clock() < end
+    return 0
   }
 }
 

@@ -70,6 +70,7 @@ public struct ProtoWriter: Sendable {
   }
   public mutating func packed(_ field: UInt32, _ values: [Float]) { packedBytes(field, values) }
   public mutating func packed(_ field: UInt32, _ values: [UInt64]) { packedBytes(field, values) }
+  public mutating func packed(_ field: UInt32, _ values: [UInt32]) { packedBytes(field, values) }
   public mutating func packedVarints(_ field: UInt32, _ values: [ShardID]) {
     guard !values.isEmpty else { return }
     message(field) { writer in for value in values { writer.varint(UInt64(value.rawValue)) } }
@@ -178,6 +179,7 @@ public struct ProtoReader {
   /// Appends packed (or single) little-endian numbers.
   public mutating func packed(into values: inout [Float]) throws(WireError) { try packed(into: &values, zero: 0) }
   public mutating func packed(into values: inout [UInt64]) throws(WireError) { try packed(into: &values, zero: 0) }
+  public mutating func packed(into values: inout [UInt32]) throws(WireError) { try packed(into: &values, zero: 0) }
   @inline(__always)
   private mutating func packed<Value: BitwiseCopyable>(into values: inout [Value], zero: Value) throws(WireError) {
     let size = MemoryLayout<Value>.size
@@ -214,31 +216,6 @@ public struct ProtoReader {
     // A number takes a byte at least, so that this reserves no more than the message's own size.
     if values.isEmpty { values.reserveCapacity(min(inner.remaining, WireLimit.shards)) }
     while inner.remaining > 0 { values.append(try narrow(try inner.varint())) }
-  }
-
-  /// Appends a repeated text: this field and those of the same number that follow it at once, as they do in practice.
-  /// They are counted first, so that each column is allocated once, at its size.
-  mutating func texts(into column: inout TextColumn, lengths: ClosedRange<Int>) throws(WireError) {
-    let (key, field) = (UInt64(field << 3 | 2), field)
-    let start = self
-    var (count, length) = (0, 0)
-    var end = self
-    repeat {
-      let text = try raw()
-      guard lengths.contains(text.count) else { throw .outOfRange(field: field, "\(text.count) bytes") }
-      count += 1
-      length += text.count
-      end = self
-      guard remaining > 0 else { break }
-    } while try varint() == key
-    self = start
-    column.ends.reserveCapacity(column.ends.count + count)
-    column.bytes.reserveCapacity(column.bytes.count + length)
-    for index in 0..<count {
-      if index > 0 { _ = try varint() }
-      column.append(try raw())
-    }
-    self = end
   }
 
   public mutating func skip() throws(WireError) {

@@ -101,12 +101,9 @@ extension ScoreReply {
     writer.packedVarints(3, shards)
     writer.packed(4, items.ordinals)
     writer.packed(5, items.scores)
-    items.ids.bytes.withUnsafeBytes { bytes in
-      for index in 0..<items.ids.count {
-        writer.raw(6, UnsafeRawBufferPointer(rebasing: bytes[items.ids.range(index)]))
-      }
-    }
+    if !items.ids.bytes.isEmpty { items.ids.bytes.withUnsafeBytes { writer.raw(6, $0) } }
     writer.uint(7, UInt64(droppedNaN))
+    writer.packed(8, items.ids.ends)
   }
 
   public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
@@ -119,21 +116,31 @@ extension ScoreReply {
       case 3: try reader.packedVarints(into: &reply.shards)
       case 4: try reader.packed(into: &reply.items.ordinals)
       case 5: try reader.packed(into: &reply.items.scores)
-      case 6:
-        try reader.texts(into: &reply.items.ids, lengths: itemIDLengthRange)
+      case 6: reply.items.ids.bytes = Array(try reader.raw())
       case 7: reply.droppedNaN = try reader.count(in: 0...Int(Int32.max))
+      case 8: try reader.packed(into: &reply.items.ids.ends)
       default: try reader.skip()
       }
     }
-    // One validation over the whole block instead of one per id: an id that breaks a character at its end would make
-    // its neighbour's start invalid, so ends must also be character starts.
+    guard reply.items.ids.hasEnds(lengths: itemIDLengthRange) else { throw .outOfRange(field: 8, "an id's length") }
     guard reply.items.ids.isText else { throw .invalidUTF8(field: 6) }
     self = reply
   }
 }
 
 extension TextColumn {
-  /// Whether every text is UTF-8 by itself.
+  /// Whether the ends ascend by allowed lengths to the end of the block.
+  fileprivate func hasEnds(lengths: ClosedRange<Int>) -> Bool {
+    var start = 0
+    for end in ends {
+      guard lengths.contains(Int(end) - start) else { return false }
+      start = Int(end)
+    }
+    return start == bytes.count
+  }
+
+  /// Whether every text is UTF-8 by itself. Looked at as one block: a text that breaks a character at its end would
+  /// make its neighbour's start invalid, so ends must also be character starts.
   fileprivate var isText: Bool {
     bytes.withUnsafeBytes(\.isASCII)
       || String(validating: bytes, as: UTF8.self) != nil

@@ -299,7 +299,7 @@ final class Fleet {
       post(.worker(index, incarnation: process.incarnation, event), after: delay)
     }
     switch effect {
-    case .run(let token, let request, _):
+    case .run(let token, let request, _, _):
       let cost = Int64(generator.below(Int(settings.scoreMax.nanoseconds)))
       soon(.scored(token, .success(Self.score(request))), .nanoseconds(cost))
     case .abort: break

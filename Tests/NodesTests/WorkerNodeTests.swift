@@ -18,7 +18,7 @@ import Testing
     for event in events { node.handle(event, now: now, into: &effects) }
     return effects.map { effect in
       switch effect {
-      case .run(let call, let request, _): "run \(call): \(request.tasks.map(\.shard.index))"
+      case .run(let call, let request, _, _): "run \(call): \(request.tasks.map(\.shard.index))"
       case .abort(let call): "abort \(call)"
       case .lookUp(let call, _): "look up \(call)"
       case .replyScore(let call, .success): "reply \(call)"

@@ -61,6 +61,7 @@ import Wire
     let expected: [UInt8] =
       [0x0A, 4] + Array("home".utf8) + [0x12, 2] + Array("v1".utf8) + [0x1A, 3, 0x00, 0xAC, 0x02]
       + [0x22, 8, 2, 0, 0, 0, 0, 0, 0, 0] + [0x2A, 4, 0, 0, 0x80, 0x3F] + [0x32, 1, 0x61]
+      + [0x42, 4, 1, 0, 0, 0]
     #expect(reply.encoded() == expected)
   }
 
@@ -98,12 +99,25 @@ import Wire
     }
   }
 
-  @Test func idsThatSplitACharacterAreRefused() {
+  /// A reply that carries only this block of ids, cut at these places.
+  private func decodeIDs(_ text: [UInt8], ends: [UInt32]) throws -> ScoreReply {
     var writer = ProtoWriter()
-    for byte in [0xC3, 0xA9] as [UInt8] { withUnsafeBytes(of: byte) { writer.raw(6, $0) } }
-    #expect(throws: WireError.invalidUTF8(field: 6)) {
-      try writer.bytes.withUnsafeBytes { try ScoreReply(decoding: $0) }
-    }
+    text.withUnsafeBytes { writer.raw(6, $0) }
+    writer.packed(8, ends)
+    return try writer.bytes.withUnsafeBytes { try ScoreReply(decoding: $0) }
+  }
+
+  @Test func idsThatSplitACharacterAreRefused() throws {
+    #expect(try decodeIDs([0xC3, 0xA9, 0x61], ends: [2, 3]).items.ids[0] == "é")
+    #expect(throws: WireError.invalidUTF8(field: 6)) { try decodeIDs([0xC3, 0xA9], ends: [1, 2]) }
+    #expect(throws: WireError.invalidUTF8(field: 6)) { try decodeIDs([0xC3], ends: [1]) }
+  }
+
+  @Test(arguments: [
+    [] as [UInt32], [1], [4], [0, 3], [3, 3], [2, 1, 3], [.max], [1, .max, 3],
+  ])
+  func idsMustFillTheirBlock(ends: [UInt32]) {
+    #expect(throws: WireError.outOfRange(field: 8, "an id's length")) { try decodeIDs(Array("abc".utf8), ends: ends) }
   }
 }
 

@@ -14,6 +14,7 @@ extension Command {
       Instead of "workers", or besides: "admin": "127.0.0.1:8081" (where workers join and GET /v1/cluster shows what it
       sees), "peers": ["host:port"] (the other coordinators' admin addresses), "discover": ["name:port"] (DNS),
       "placement": {"replicas": 2} (one coordinator drives), "health": {"replaced_after_ms": 30000}.
+      "busy_poll_us": 60 (0...1000; 0 = sleep at once, where processor time is paid for by a quota).
       To see what they are worth: "routing": {"hedging": false, "slow_ejection": false, "choice": "random"}.
       Prints "ready URL" when it serves.
       """,
