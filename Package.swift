@@ -36,6 +36,7 @@ let package = Package(
     .target(name: "Oracle", dependencies: ["RankingCore", "Wire", "Bundles"], swiftSettings: settings),
     .target(
       name: "Training", dependencies: ["CScoring", "RankingCore", "Scoring", "Bundles"], swiftSettings: settings),
+    .target(name: "Benchmarks", dependencies: ["CScoring", "RankingCore", "Scoring"], swiftSettings: settings),
     .target(name: "HTTP2", dependencies: ["CNGHTTP2"], swiftSettings: settings),
     .target(name: "Transport", dependencies: ["CLinux", "RankingCore", "HTTP2"], swiftSettings: settings),
     .target(
@@ -48,7 +49,7 @@ let package = Package(
       name: "shortlist",
       dependencies: [
         "RankingCore", "Wire", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
-        "ClusterHarness",
+        "ClusterHarness", "Benchmarks",
       ],
       swiftSettings: settings),
 

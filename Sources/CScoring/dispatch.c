@@ -13,7 +13,10 @@ const cscoring_kernels *cscoring_kernels_for(cscoring_isa isa) {
 #if defined(__x86_64__)
   case CSCORING_ISA_AVX2:
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &cscoring_avx2_kernels : NULL;
-  case CSCORING_ISA_AVX512: return __builtin_cpu_supports("avx512f") ? &cscoring_avx512_kernels : NULL;
+  case CSCORING_ISA_AVX512:
+    if (!__builtin_cpu_supports("avx512f")) return NULL;
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") ? &cscoring_avx512_kernels
+                                                                                       : &cscoring_avx512f_kernels;
 #elif defined(__aarch64__)
   case CSCORING_ISA_NEON: return &cscoring_neon_kernels;
 #endif

@@ -13,7 +13,7 @@ package struct BestRows: ~Copyable {
 
   private var buffer = ScratchBuffer<UInt64>()
   private var keys: UnsafeMutablePointer<UInt64>
-  private var limit = 1
+  package private(set) var limit = 1
   private var room = 1
   private var count = 0
   /// Only keys above this can still be among the best; 0 until `limit` keys have been pruned once.
@@ -54,6 +54,12 @@ package struct BestRows: ~Copyable {
     BestRows.sort(keys, count: best.count)
     return best
   }
+
+  /// Raises the floor to what the best `limit` reach by now, where enough has come to make that worth while.
+  package mutating func tighten() {
+    if count > limit + BestRows.newcomersMin || (floor == 0 && count >= limit) { prune() }
+  }
+  private static let newcomersMin = 16
 
   @inline(never)
   private mutating func prune() {

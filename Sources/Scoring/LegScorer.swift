@@ -13,6 +13,7 @@ import RankingCore
 /// Scores legs, one at a time, with memory that it keeps between them. One per compute thread: it is not shared.
 public final class LegScorer {
   private var excluded = ExclusionSet()
+  private var indexed = IndexedScan()
   private var phase1 = BestRows()
   private var phase2 = BestRows()
   private var query = ScratchBuffer<Float>()
@@ -123,6 +124,11 @@ public final class LegScorer {
     switch source {
     case .vector(let quota):
       phase1.begin(limit: quota, of: slice.count)
+      if let index = slice.scanIndex {
+        return indexed.run(
+          slice, index, query: query, excluded: excluded,
+          exclusions: task.excludedOrdinals.count + task.excludedIDs.count, into: &phase1, cancelled: cancelled)
+      }
       return VectorScan.run(
         slice, query: query, excluded: excluded, into: &phase1, scores: scores.room(for: VectorScan.blockRowsMax),
         picked: rows.room(for: VectorScan.blockRowsMax), cancelled: cancelled)

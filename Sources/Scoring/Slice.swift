@@ -7,7 +7,8 @@ import RankingCore
 //     ids       count ends (UInt32) into one block of UTF-8 bytes
 //     columns   per item column: count × float32 (number; boolean 0/1; category index), NaN = missing
 //
-// Built here, from the sections, when the slice is loaded: the index from an item's id to its row.
+// Built here, from the sections, when the slice is loaded: the index from an item's id to its row, and the copies of the
+// rows in bytes that a scan reads first (Index/ScanIndex.swift).
 //
 // A row number and an ordinal are asked of each other only through `row(ofOrdinal:)`, `ordinal(ofRow:)` and
 // `row(ofRank:)`/`rank(ofRow:)`: rows lie by ascending ordinal today, and a faster layout may order them otherwise.
@@ -39,6 +40,8 @@ public final class Slice: @unchecked Sendable {
   /// What in the sections contradicts a slice, in one line; `nil` = nothing. A loader refuses a slice that has a fault;
   /// using it all the same gives wrong answers, never a wild read.
   public let fault: String?
+  /// `nil` = every scan reads every row.
+  package private(set) var scanIndex: ScanIndex?
 
   public struct ItemColumn {
     public let column: Column
@@ -88,6 +91,7 @@ public final class Slice: @unchecked Sendable {
     fault = Slice.firstFault(ordinals: ordinals, idEnds: idEnds, idBytes: idBytes.count)
     let ids = IDColumn(ends: idEnds, bytes: idBytes)
     index = IDIndex(count: count) { ids[$0] }
+    if fault == nil { scanIndex = ScanIndex.build(self) }
   }
 
   public static func stride(dimension: Int) -> Int { (dimension + 15) & ~15 }
@@ -135,7 +139,7 @@ public final class Slice: @unchecked Sendable {
   package func row(ofRank rank: UInt32) -> Int { Int(rank) }
 
   /// Bytes of this process's memory that the slice holds.
-  public var memoryFootprint: Int { memory.bytes.count + index.memoryFootprint }
+  public var memoryFootprint: Int { memory.bytes.count + index.memoryFootprint + (scanIndex?.memoryFootprint ?? 0) }
 
   private static func firstFault(
     ordinals: UnsafeBufferPointer<UInt64>, idEnds: UnsafeBufferPointer<UInt32>, idBytes: Int

@@ -33,6 +33,7 @@ struct ImportRule {
     // The oracle is what the rest is compared with: it shares neither kernels nor nodes with it.
     Target(folder: "Sources/Oracle", kind: .files, imports: ["RankingCore", "Wire", "Bundles"]),
     Target(folder: "Sources/Training", kind: .files, imports: ["CScoring", "RankingCore", "Scoring", "Bundles"]),
+    Target(folder: "Sources/Benchmarks", kind: .compute, imports: ["CScoring", "RankingCore", "Scoring"]),
     Target(folder: "Sources/HTTP2", kind: .sansIO, imports: ["CNGHTTP2"]),
     Target(folder: "Sources/Transport", kind: .edge, imports: ["CLinux", "RankingCore", "HTTP2"]),
     Target(
@@ -48,7 +49,7 @@ struct ImportRule {
       folder: "Sources/shortlist", kind: .tool,
       imports: [
         "RankingCore", "Wire", "Scoring", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
-        "ClusterHarness",
+        "ClusterHarness", "Benchmarks",
       ]),
   ]
 

@@ -1,5 +1,6 @@
 #pragma once
 #include "als.h"
+#include "int8.h"
 
 // Inner products of many rows with one query: the same bits on every machine.
 //
@@ -47,6 +48,8 @@ typedef struct cscoring_kernels {
   /// Scores the rows with the given numbers, in their order; the caller has checked that each number exists.
   void (*_Nonnull dot_gather)(const float *_Nonnull rows, size_t stride, const uint32_t *_Nonnull numbers, size_t count,
                               const float *_Nonnull query, float *_Nonnull scores);
+  /// The integer side.
+  const cscoring_bytes *_Nonnull bytes;
 } cscoring_kernels;
 
 /// The kernels of one path, or NULL where the machine (or the build) lacks it.

@@ -1,0 +1,168 @@
+import CScoring
+import Glibc
+import RankingCore
+import Scoring
+
+// What a worker's retrieval costs, on one core, beside what the machine allows in the same run: a plain read of the
+// rows' memory, and a plain scan of every row, which is also the oracle that every answer is compared with.
+
+public struct ScanBenchmark {
+  public struct Report: Codable, Sendable {
+    public var rows: Int
+    public var dimension: Int
+    public var shards: Int
+    public var k: Int
+    public var queries: Int
+    public var plan: String
+    /// Building the slices, ids and byte copies included.
+    public var build_ms: Double
+    public var bytes: Int
+    public var bytes_of_floats_and_bytes: Int
+    public var read_ms: Double
+    public var plain_ms: Double
+    public var median_ms: Double
+    public var p95_ms: Double
+    public var max_ms: Double
+    /// Means per query.
+    public var rows_read: Double
+    public var rows_passed: Double
+    public var rows_scored: Double
+    /// Queries whose answer was compared with the plain scan's, and those that differed.
+    public var compared: Int
+    public var different: Int
+  }
+
+  public var items: Vectors
+  public var queries: Vectors
+  public var k = 100
+  public var shards = 1
+  public var plan: ScanPlan?
+
+  public enum ScanPlan: String, Sendable, CaseIterable { case full, head16, head32 }
+
+  public init(items: Vectors, queries: Vectors) {
+    self.items = items
+    self.queries = queries
+  }
+
+  private static let release = ModelVersion(model: "bench", version: "v1")
+
+  private func slices() -> [Slice] {
+    (0..<shards).map { shard in
+      let rows = stride(from: shard, to: items.count, by: shards)
+      var vectors: [Float] = []
+      vectors.reserveCapacity(rows.underestimatedCount * items.dimension)
+      for row in rows { vectors += items.values[row * items.dimension..<(row + 1) * items.dimension] }
+      return Slice.packed(
+        release: Self.release, shard: ShardID(shard), shardCount: shards, dimension: items.dimension, vectors: vectors,
+        ordinals: rows.map { UInt64($0) }, ids: rows.map { "\($0)" })
+    }
+  }
+
+  private static func milliseconds(_ body: () -> Void) -> Double {
+    var (start, end) = (timespec(), timespec())
+    clock_gettime(CLOCK_MONOTONIC, &start)
+    body()
+    clock_gettime(CLOCK_MONOTONIC, &end)
+    return Double(end.tv_sec - start.tv_sec) * 1e3 + Double(end.tv_nsec - start.tv_nsec) / 1e6
+  }
+
+  /// - Parameter progress: is told what is being done.
+  public func run(_ progress: (String) -> Void) -> Report {
+    progress("building \(shards) slices of \(items.count) rows in all")
+    var slices: [Slice] = []
+    let built = Self.milliseconds { slices = self.slices() }
+    let indexes = slices.map { slice -> ScanIndex? in
+      switch plan {
+      case nil: slice.scanIndex
+      case .full: ScanIndex.build(slice, plan: .full)
+      case .head16: ScanIndex.build(slice, plan: .head(bytes: 16))
+      case .head32: ScanIndex.build(slice, plan: .head(bytes: 32))
+      }
+    }
+    let stride = Slice.stride(dimension: items.dimension)
+    let excluded = ExclusionSet()
+    let flag = CancellationFlag()
+    var scan = IndexedScan()
+    var best = BestRows()
+    var scores = [Float](repeating: 0, count: VectorScan.blockRowsMax)
+    var picked = [UInt32](repeating: 0, count: VectorScan.blockRowsMax)
+    let query = UnsafeMutablePointer<Float>.allocate(capacity: stride)
+    defer { query.deallocate() }
+    query.initialize(repeating: 0, count: stride)
+    func load(_ number: Int) {
+      for place in 0..<items.dimension { query[place] = queries.values[number * items.dimension + place] }
+    }
+    func plain(_ slice: Slice) -> [UInt64] {
+      best.begin(limit: k, of: slice.count)
+      _ = VectorScan.run(
+        slice, query: query, excluded: excluded, into: &best, scores: &scores, picked: &picked, cancelled: flag)
+      return Array(best.sorted())
+    }
+    func indexed(_ slice: Slice, _ index: ScanIndex?) -> UnsafeMutableBufferPointer<UInt64> {
+      best.begin(limit: k, of: slice.count)
+      if let index {
+        _ = scan.run(
+          slice, index, query: query, excluded: excluded, exclusions: 0, into: &best, cancelled: flag)
+      } else {
+        _ = VectorScan.run(
+          slice, query: query, excluded: excluded, into: &best, scores: &scores, picked: &picked, cancelled: flag)
+      }
+      return best.sorted()
+    }
+
+    var sum: UInt64 = 0
+    let read = (0..<5).map { _ in
+      Self.milliseconds {
+        for slice in slices {
+          let words = UnsafeRawBufferPointer(slice.vectors).assumingMemoryBound(to: UInt64.self)
+          sum ^= cscoring_read(words.baseAddress!, words.count)
+        }
+      }
+    }.sorted()[2]
+    precondition(sum != 1, "the read is not left out")
+
+    let compared = min(queries.count, 100)
+    var different = 0
+    var plainTimes: [Double] = []
+    for number in 0..<compared {
+      if number % 10 == 0 { progress("comparing with the plain scan: \(number) of \(compared)") }
+      load(number)
+      var same = true
+      var time = 0.0
+      for (slice, index) in zip(slices, indexes) {
+        var expected: [UInt64] = []
+        time += Self.milliseconds { expected = plain(slice) }
+        if Array(indexed(slice, index)) != expected { same = false }
+      }
+      plainTimes.append(time)
+      if !same { different += 1 }
+    }
+
+    progress("timing \(queries.count) queries")
+    var times: [Double] = []
+    var (rowsRead, passed, scored) = (0, 0, 0)
+    for number in 0..<queries.count {
+      load(number)
+      times.append(
+        Self.milliseconds { for (slice, index) in zip(slices, indexes) { _ = indexed(slice, index) } })
+      for (slice, index) in zip(slices, indexes) {
+        _ = indexed(slice, index)
+        rowsRead += min(slice.count, scan.counts.blocks * ScanIndex.blockRows)
+        passed += scan.counts.passedFirst
+        scored += scan.counts.scored
+      }
+    }
+    times.sort()
+    let count = Double(queries.count)
+    let plans = Set(indexes.map { $0.map { "\($0.plan)" } ?? "plain" }).sorted().joined(separator: ", ")
+    return Report(
+      rows: items.count, dimension: items.dimension, shards: shards, k: k, queries: queries.count, plan: plans,
+      build_ms: built, bytes: slices.reduce(0) { $0 + $1.memoryFootprint },
+      bytes_of_floats_and_bytes: items.count * items.dimension * 5, read_ms: read,
+      plain_ms: plainTimes.sorted()[compared / 2], median_ms: times[times.count / 2],
+      p95_ms: times[times.count * 95 / 100], max_ms: times[times.count - 1], rows_read: Double(rowsRead) / count,
+      rows_passed: Double(passed) / count, rows_scored: Double(scored) / count, compared: compared,
+      different: different)
+  }
+}

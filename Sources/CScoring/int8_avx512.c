@@ -1,0 +1,74 @@
+// AVX-512 VNNI: `dpbusd` multiplies 64 unsigned by 64 signed bytes and adds fours into 16 sums of 32 bits, without
+// saturation. A chunk of an interleaved group is one register, and its 16 sums are the group's 16 rows.
+
+#include "kernels.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
+#define INLINE static inline __attribute__((always_inline)) VNNI
+
+/// Bytes of groups ahead of the one being read.
+#define AHEAD 2048
+
+INLINE size_t keep(uint32_t *picked, size_t found, __m512i sums, __m512i limit, uint32_t number) {
+  const __mmask16 mask = _mm512_cmpge_epi32_mask(sums, limit);
+  if (__builtin_expect(mask == 0, 1)) return found;
+  const __m512i order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32((int32_t)number), order);
+  _mm512_storeu_si512(picked + found, _mm512_maskz_compress_epi32(mask, numbers));
+  return found + (size_t)__builtin_popcount(mask);
+}
+
+// With a constant number of chunks the query stays in registers.
+INLINE size_t scan_chunks(const uint8_t *groups, size_t chunks, size_t count, const int8_t *query, int32_t least,
+                          uint32_t first, uint32_t *picked) {
+  const __m512i limit = _mm512_set1_epi32(least);
+  size_t found = 0;
+  for (size_t g = 0; g < count; g++) {
+    __m512i even = _mm512_setzero_si512(), odd = _mm512_setzero_si512();
+    const uint8_t *chunk = groups + g * chunks * 64;
+    for (size_t c = 0; c < chunks; c++) {
+      int32_t four;
+      memcpy(&four, query + 4 * c, 4);
+      const __m512i rows = _mm512_loadu_si512(chunk + 64 * c);
+      _mm_prefetch((const char *)(chunk + 64 * c + AHEAD), _MM_HINT_T0);
+      if (c % 2 == 0)
+        even = _mm512_dpbusd_epi32(even, rows, _mm512_set1_epi32(four));
+      else
+        odd = _mm512_dpbusd_epi32(odd, rows, _mm512_set1_epi32(four));
+    }
+    found = keep(picked, found, _mm512_add_epi32(even, odd), limit, first + (uint32_t)(16 * g));
+  }
+  return found;
+}
+
+VNNI static size_t scan(const uint8_t *groups, size_t chunks, size_t count, const int8_t *query, int32_t least,
+                        uint32_t first, uint32_t *picked) {
+  switch (chunks) {
+  case 4: return scan_chunks(groups, 4, count, query, least, first, picked);
+  case 8: return scan_chunks(groups, 8, count, query, least, first, picked);
+  case 16: return scan_chunks(groups, 16, count, query, least, first, picked);
+  default: return scan_chunks(groups, chunks, count, query, least, first, picked);
+  }
+}
+
+VNNI static void dot_gather(const uint8_t *rows, size_t stride, const uint32_t *numbers, size_t count,
+                            const int8_t *query, int32_t *products) {
+  for (size_t i = 0; i < count; i++) {
+    const uint8_t *row = rows + numbers[i] * stride;
+    __m512i acc = _mm512_setzero_si512();
+    for (size_t j = 0; j < stride; j += 64)
+      acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(row + j), _mm512_loadu_si512(query + j));
+    products[i] = _mm512_reduce_add_epi32(acc);
+  }
+}
+
+const cscoring_bytes cscoring_avx512_bytes = {scan, dot_gather};
+
+#else
+typedef int cscoring_no_avx512_bytes;
+#endif

@@ -1,0 +1,261 @@
+import CScoring
+import RankingCore
+
+// A scan by an index: the looks of ScanIndex.swift, one after the other.
+//
+//     sample ─► threshold ─► block: norm? ─► head or full ─► rows that wait ─► full ─► exact ─► best ─► threshold …
+//
+// Rows that pass a look wait until some have gathered, so that their memory is asked for before it is needed; the
+// threshold rises each time such a lot has been scored. It starts as what a sample of the rows with the greatest norms
+// is known to reach: their lower bounds, by which no row needs to be scored.
+
+/// A test of rows by the products of bytes, for one query: product · scale + slack of the block is a row's upper bound.
+private struct Look {
+  /// The query's bytes.
+  let bytes: UnsafePointer<Int8>
+  /// What they add to every product (see int8.h).
+  let shift: Double
+  let scale: Double
+  /// A block's slack is error · its rounding's norm + norm · its rounding's error + skew · its norm + rest.
+  let error: Double
+  let norm: Double
+  let skew: Double
+  let rest: Double
+
+  @inline(__always)
+  func slack(_ rounding: ScanIndex.Rounding, _ blockNorm: Double) -> Double {
+    (error * rounding.norm + norm * rounding.error + skew * blockNorm + rest) * (1 + RoundingBound.slop)
+  }
+
+  /// The least product with which a row of the block may reach `limit`.
+  @inline(__always)
+  func least(_ limit: Double, _ rounding: ScanIndex.Rounding, _ blockNorm: Double) -> Int32 {
+    guard limit > -.infinity else { return .min }
+    let wanted = limit - slack(rounding, blockNorm)
+    let unit = scale * rounding.scale
+    // All products are zero: every row passes, or none does.
+    guard unit > 0 else { return wanted <= 0 ? .min : .max }
+    let product = (wanted / unit).rounded(.down) - 1 + shift
+    return Int32(max(Double(Int32.min), min(Double(Int32.max), product)))
+  }
+}
+
+/// The memory of scans by an index, kept by a compute thread.
+package struct IndexedScan: ~Copyable {
+  /// Rows that are rescored together.
+  private static let lot = 64
+  private static let sampleRows = 2048
+  /// Blocks between two looks at the flag: some 10 µs.
+  private static let blocksPerGlance = 32
+
+  private var fullBytes = ScratchBuffer<Int8>()
+  private var headBytes = ScratchBuffer<Int8>()
+  private var parts = ScratchBuffer<Float>()
+  private var picked = ScratchBuffer<UInt32>()
+  private var waiting = ScratchBuffer<UInt32>()
+  private var numbers = ScratchBuffer<UInt32>()
+  private var products = ScratchBuffer<Int32>()
+  private var scores = ScratchBuffer<Float>()
+  private var keys = ScratchBuffer<UInt64>()
+
+  /// Of the last scan: blocks whose rows were read, and rows that passed each look.
+  package struct Counts: Sendable {
+    package var blocks = 0
+    package var passedFirst = 0
+    package var scored = 0
+  }
+  package private(set) var counts = Counts()
+
+  package init() {}
+
+  /// Offers every row of the slice that could be among the best and is not excluded; the others are known not to be.
+  ///
+  /// - Parameters:
+  ///   - query: `slice.stride` finite floats, the padding zero.
+  ///   - exclusions: at most so many of the slice's rows are in `excluded`.
+  /// - Returns: false when it was cancelled on the way; `best` is then meaningless.
+  package mutating func run(
+    _ slice: Slice, _ index: ScanIndex, query: UnsafePointer<Float>, excluded: borrowing ExclusionSet,
+    exclusions: Int, into best: inout BestRows, cancelled: some Interruption
+  ) -> Bool {
+    counts = Counts()
+    let bytes = cscoring_active().pointee.bytes.pointee
+    let norm = RoundingBound.up(cscoring_square(query, slice.stride).squareRoot())
+    let gamma = RoundingBound.gamma(stride: slice.stride)
+    let underflow = RoundingBound.underflow(stride: slice.stride)
+    let full = fullLook(slice, index, query, norm: norm)
+    let head = index.axes.map { headLook(slice, index, $0, query, norm: norm) }
+    // Of the sample's rows, as many as are wanted reach this, even when everything that is excluded is among them.
+    let reached = head == nil ? -.infinity : sample(index, full, wanted: best.limit + exclusions)
+
+    let first = head ?? full
+    let size = head == nil ? index.fullStride : index.headBytes
+    let source = index.heads ?? index.full
+    let picked = self.picked.room(for: ScanIndex.blockRows + Int(CSCORING_PICK_SPARE))
+    let waiting = self.waiting.room(for: Self.lot + ScanIndex.blockRows)
+    var waitingCount = 0
+    for number in 0..<index.blockCount {
+      if number % Self.blocksPerGlance == 0, cancelled.isCancelled { return false }
+      let block = index.blocks + number
+      let limit = max(reached, Double(best.threshold))
+      // Norms only fall from here.
+      if block.pointee.norm * norm * (1 + gamma + RoundingBound.slop) + underflow < limit { break }
+      counts.blocks += 1
+      let start = number * ScanIndex.blockRows
+      let least = first.least(limit, head == nil ? block.pointee.full : block.pointee.head, block.pointee.norm)
+      var found = bytes.scan(
+        source + start * size, size / 4, (min(ScanIndex.blockRows, index.count - start) + 15) / 16, first.bytes, least,
+        UInt32(start), picked)
+      // The last group may be filled up with rows that do not exist.
+      while found > 0, Int(picked[found - 1]) >= index.count { found -= 1 }
+      guard found > 0 else { continue }
+      counts.passedFirst += found
+      for place in 0..<found {
+        let position = Int(picked[place])
+        waiting[waitingCount + place] = picked[place]
+        if head == nil {
+          cscoring_prefetch(slice.vectors.baseAddress! + Int(index.rows[position]) * slice.stride)
+        } else {
+          cscoring_prefetch(index.full + position * index.fullStride)
+        }
+      }
+      waitingCount += found
+      guard waitingCount >= Self.lot else { continue }
+      if head != nil { lookFully(index, full, limit: limit, waiting, &waitingCount) }
+      score(slice, index, query, waiting, waitingCount, excluded, into: &best)
+      waitingCount = 0
+    }
+    if head != nil {
+      lookFully(index, full, limit: max(reached, Double(best.threshold)), waiting, &waitingCount)
+    }
+    score(slice, index, query, waiting, waitingCount, excluded, into: &best)
+    return true
+  }
+
+  // MARK: The query's looks
+
+  private mutating func fullLook(
+    _ slice: Slice, _ index: ScanIndex, _ query: UnsafePointer<Float>, norm: Double
+  ) -> Look {
+    let size = max(64, index.fullStride)
+    let bytes = fullBytes.room(for: size)
+    let rounded = Self.round(query, slice.dimension, rest: 0, into: bytes, size: size)
+    return Look(
+      bytes: bytes, shift: rounded.shift, scale: rounded.scale, error: rounded.error, norm: norm,
+      skew: RoundingBound.gamma(stride: slice.stride) * norm, rest: RoundingBound.underflow(stride: slice.stride))
+  }
+
+  private mutating func headLook(
+    _ slice: Slice, _ index: ScanIndex, _ axes: Axes, _ query: UnsafePointer<Float>, norm: Double
+  ) -> Look {
+    let used = index.headBytes - 1
+    let parts = self.parts.room(for: axes.count)
+    axes.parts(of: query, into: parts)
+    let bytes = headBytes.room(for: 64)
+    let rounded = Self.round(
+      parts, used, rest: axes.rest(norm: norm, parts: parts, count: used), into: bytes, size: 64)
+    let gamma = RoundingBound.gamma(stride: slice.stride)
+    // The parts' own rounding is off by `absolute` at most, which meets the other side's norm. A row's norm may be so
+    // small that this matters, or so great: the block's norm is in `skew`, the query's here.
+    return Look(
+      bytes: bytes, shift: rounded.shift, scale: rounded.scale, error: rounded.error,
+      norm: RoundingBound.up(cscoring_square(parts, used).squareRoot()),
+      skew: (2 * axes.skew + 4 * axes.relative * (1 + axes.skew) + gamma) * norm + 2 * axes.absolute,
+      rest: RoundingBound.underflow(stride: slice.stride) + 2 * axes.absolute * (norm + 1))
+  }
+
+  /// Rounds `count` values, and after them `rest` (rounded up), to the signed side of the products.
+  private static func round(
+    _ values: UnsafePointer<Float>, _ count: Int, rest: Double, into bytes: UnsafeMutablePointer<Int8>, size: Int
+  ) -> (scale: Double, error: Double, shift: Double) {
+    let scale = RoundingBound.up(max(Double(cscoring_greatest(values, count)), rest) / 127)
+    bytes.update(repeating: 0, count: size)
+    guard scale > 0 else { return (0, 0, 0) }
+    var (error, sum) = (0.0, 0)
+    for index in 0..<count {
+      let rounded = (Double(values[index]) / scale).rounded(.toNearestOrEven)
+      bytes[index] = Int8(max(-127, min(127, rounded)))
+      let lost = Double(values[index]) - Double(bytes[index]) * scale
+      error += lost * lost
+      sum += Int(bytes[index])
+    }
+    if rest > 0 {
+      bytes[count] = Int8(min(127, (rest / scale).rounded(.up)))
+      sum += Int(bytes[count])
+    }
+    return (scale, RoundingBound.up(error.squareRoot()), Double(128 * sum))
+  }
+
+  // MARK: Rows
+
+  /// The greatest value that `wanted` of the rows with the greatest norms are known to reach; −∞ when they are too few.
+  private mutating func sample(_ index: ScanIndex, _ look: Look, wanted: Int) -> Double {
+    guard wanted <= Self.sampleRows / 2 else { return -.infinity }
+    let size = min(Self.sampleRows, index.count)
+    let numbers = self.numbers.room(for: size)
+    let products = self.products.room(for: size)
+    let keys = self.keys.room(for: size)
+    for position in 0..<size { numbers[position] = UInt32(position) }
+    cscoring_active().pointee.bytes.pointee.dot_gather(
+      index.full, index.fullStride, numbers, size, look.bytes, products)
+    for start in stride(from: 0, to: size, by: ScanIndex.blockRows) {
+      let block = index.blocks[start / ScanIndex.blockRows]
+      let (unit, slack) = (block.full.scale * look.scale, look.slack(block.full, block.norm))
+      for position in start..<min(size, start + ScanIndex.blockRows) {
+        let least = (Double(products[position]) - look.shift) * unit - slack
+        keys[position] = RowKey(score: Float(least), rank: UInt32(position)).bits
+      }
+    }
+    BestRows.select(keys, count: size, limit: wanted)
+    // The key's score may have been rounded up.
+    return Double(RowKey(bits: keys[wanted - 1]).score.nextDown)
+  }
+
+  /// Of the rows that wait, keeps those whose whole bytes let them reach `limit`.
+  private mutating func lookFully(
+    _ index: ScanIndex, _ look: Look, limit: Double, _ waiting: UnsafeMutablePointer<UInt32>, _ count: inout Int
+  ) {
+    let products = self.products.room(for: Self.lot + ScanIndex.blockRows)
+    cscoring_active().pointee.bytes.pointee.dot_gather(
+      index.full, index.fullStride, waiting, count, look.bytes, products)
+    var kept = 0
+    var number = -1
+    var least = Int32.min
+    for place in 0..<count {
+      let position = waiting[place]
+      if Int(position) / ScanIndex.blockRows != number {
+        number = Int(position) / ScanIndex.blockRows
+        least = look.least(limit, index.blocks[number].full, index.blocks[number].norm)
+      }
+      guard products[place] >= least else { continue }
+      waiting[kept] = position
+      kept += 1
+    }
+    count = kept
+  }
+
+  /// Scores the rows as a plain scan would, and offers them.
+  private mutating func score(
+    _ slice: Slice, _ index: ScanIndex, _ query: UnsafePointer<Float>, _ waiting: UnsafePointer<UInt32>,
+    _ count: Int, _ excluded: borrowing ExclusionSet, into best: inout BestRows
+  ) {
+    guard count > 0, let vectors = slice.vectors.baseAddress else { return }
+    counts.scored += count
+    let numbers = self.numbers.room(for: Self.lot + ScanIndex.blockRows)
+    let scores = self.scores.room(for: Self.lot + ScanIndex.blockRows)
+    for place in 0..<count {
+      numbers[place] = index.rows[Int(waiting[place])]
+      let row = UnsafeRawPointer(vectors + Int(numbers[place]) * slice.stride)
+      for line in stride(from: 0, to: slice.stride * 4, by: 64) { cscoring_prefetch(row + line) }
+    }
+    cscoring_active().pointee.dot_gather(vectors, slice.stride, numbers, count, query, scores)
+    for place in 0..<count {
+      let row = Int(numbers[place])
+      let key = RowKey(score: scores[place], rank: slice.rank(ofRow: row))
+      guard key.bits > best.floor, scores[place].isFinite else { continue }
+      if excluded.contains(slice.ordinals[row]) { continue }
+      best.offer(key)
+    }
+    best.tighten()
+  }
+}

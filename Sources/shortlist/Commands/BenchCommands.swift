@@ -1,0 +1,112 @@
+import Benchmarks
+import Bundles
+import Foundation
+
+/// `shortlist bench`: what the worker's parts cost on this machine, beside what the machine allows.
+extension Command {
+  static let bench = Command(
+    name: "bench", summary: "Measure the worker's parts on this machine", example: "shortlist bench scan",
+    commands: [
+      Command(
+        name: "scan",
+        summary: "Exact retrieval: the best k of all rows",
+        discussion: """
+          Times one query after the other on one core, and compares 100 answers with those of a plain scan of every row.
+          Beside them: a plain read of the rows' memory, the least that a scan of all of it can take. The rows are made
+          from a seed (--data), or read: .npy, or raw little-endian float32 with --dimension.
+          """,
+        example: "shortlist bench scan --data flat --rows 1000000",
+        options: [
+          Option(
+            name: "data", kind: .choice(SyntheticItems.Kind.allCases.map(\.rawValue)), placeholder: "KIND",
+            help: "what rows to make", standard: "structured"),
+          .integer("rows", "how many", in: 1...100_000_000, standard: 1_000_000),
+          .integer("dimension", "of the rows", in: 1...4096, standard: 64),
+          .integer("queries", "how many", in: 1...1_000_000, standard: 1000),
+          .integer("k", "the best so many", in: 1...10_000, standard: 100),
+          .integer("shards", "the rows lie in so many slices", in: 1...4096, standard: 1),
+          .text("items", "FILE", "rows, instead of made ones"),
+          .text("query-file", "FILE", "queries, with --items"),
+          Option(
+            name: "plan", kind: .choice(["auto"] + ScanBenchmark.ScanPlan.allCases.map(\.rawValue)),
+            placeholder: "PLAN", help: "what a scan reads first", standard: "auto"),
+        ],
+        run: { try BenchRun.scan($0) })
+    ])
+}
+
+enum BenchRun {
+  static func scan(_ invocation: Invocation) throws -> Int32 {
+    var benchmark = ScanBenchmark(items: Vectors(dimension: 1, values: []), queries: Vectors(dimension: 1, values: []))
+    let dimension = invocation.integer("dimension")
+    if let file = invocation.optional("items") {
+      guard let queries = invocation.optional("query-file") else {
+        throw UsageError("--items needs --query-file: the queries to ask of them")
+      }
+      benchmark.items = try vectors(file, dimension: dimension)
+      benchmark.queries = try vectors(queries, dimension: dimension)
+      guard benchmark.items.dimension == benchmark.queries.dimension else {
+        throw UsageError(
+          "\(file) has \(benchmark.items.dimension) dimensions, \(queries) has \(benchmark.queries.dimension)")
+      }
+      let wanted = invocation.integer("queries") * benchmark.queries.dimension
+      benchmark.queries.values = Array(benchmark.queries.values.prefix(wanted))
+    } else {
+      Console.live("making \(invocation.integer("rows")) rows")
+      let made = SyntheticItems.make(
+        SyntheticItems.Kind(rawValue: invocation.text("data")) ?? .structured, items: invocation.integer("rows"),
+        queries: invocation.integer("queries"), dimension: dimension)
+      (benchmark.items, benchmark.queries) = (made.items, made.queries)
+    }
+    benchmark.k = invocation.integer("k")
+    benchmark.shards = invocation.integer("shards")
+    benchmark.plan = ScanBenchmark.ScanPlan(rawValue: invocation.text("plan"))
+    let report = benchmark.run { Console.live($0) }
+    Console.live("")
+    if invocation.json {
+      try Console.printJSON(report)
+    } else {
+      Console.print(text(report))
+    }
+    return report.different == 0 ? 0 : 1
+  }
+
+  private static func vectors(_ file: String, dimension: Int) throws -> Vectors {
+    if file.hasSuffix(".npy") {
+      let matrix = try NumPyFile.read(file)
+      return Vectors(dimension: matrix.columns, values: matrix.values)
+    }
+    let data = try Data(contentsOf: URL(fileURLWithPath: file), options: .alwaysMapped)
+    guard !data.isEmpty, data.count % (4 * dimension) == 0 else {
+      throw UsageError("\(file) has \(data.count) bytes, not rows of \(dimension) float32; give its --dimension")
+    }
+    return Vectors(
+      dimension: dimension,
+      values: [Float](unsafeUninitializedCapacity: data.count / 4) { values, count in
+        count = data.copyBytes(to: values) / 4
+      })
+  }
+
+  private static func text(_ report: ScanBenchmark.Report) -> String {
+    func line(_ name: String, _ milliseconds: Double, _ rest: String = "") -> String {
+      String(
+        format: "%@ %9.3f ms  %6.1f %% of a plain scan  %@", name.padding(toLength: 12, withPad: " ", startingAt: 0),
+        milliseconds, milliseconds / report.plain_ms * 100, rest)
+    }
+    let gigabytes = Double(report.rows * ((report.dimension + 15) & ~15) * 4) / 1e6
+    return """
+      \(report.rows) rows of \(report.dimension), \(report.shards) shards, best \(report.k), \(report.queries) queries, \
+      one core; plan: \(report.plan)
+      \(line("plain read", report.read_ms, String(format: "%.1f GB/s", gigabytes / report.read_ms)))
+      \(line("plain scan", report.plain_ms, String(format: "%.1f GB/s", gigabytes / report.plain_ms)))
+      \(line("exact", report.median_ms, "median"))
+      \(line("", report.p95_ms, "95 %"))
+      \(line("", report.max_ms, "slowest"))
+      rows of a query: \(Int(report.rows_read)) looked at, \(Int(report.rows_passed)) passed, \
+      \(Int(report.rows_scored)) scored
+      built in \(Int(report.build_ms)) ms; \(String(format: "%.2f", Double(report.bytes) / Double(report.bytes_of_floats_and_bytes))) \
+      times the memory of float32 and bytes alone
+      \(report.compared - report.different) of \(report.compared) answers equal the plain scan's
+      """
+  }
+}
