@@ -63,6 +63,7 @@ let package = Package(
     .testTarget(name: "ScoringTests", dependencies: ["CScoring", "RankingCore", "Scoring"], swiftSettings: settings),
     .testTarget(
       name: "BundlesTests", dependencies: ["RankingCore", "Scoring", "Bundles", "Oracle", "Wire"],
+      exclude: ["Fixtures"],
       swiftSettings: settings),
     .testTarget(name: "TrainingTests", dependencies: ["Bundles", "Training"], swiftSettings: settings),
     .testTarget(

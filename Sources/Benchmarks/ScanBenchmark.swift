@@ -1,5 +1,4 @@
 import CScoring
-import Glibc
 import RankingCore
 import Scoring
 
@@ -59,13 +58,7 @@ public struct ScanBenchmark {
     }
   }
 
-  private static func milliseconds(_ body: () -> Void) -> Double {
-    var (start, end) = (timespec(), timespec())
-    clock_gettime(CLOCK_MONOTONIC, &start)
-    body()
-    clock_gettime(CLOCK_MONOTONIC, &end)
-    return Double(end.tv_sec - start.tv_sec) * 1e3 + Double(end.tv_nsec - start.tv_nsec) / 1e6
-  }
+  private static func milliseconds(_ body: () -> Void) -> Double { Benchmark.seconds(body) * 1e3 }
 
   /// - Parameter progress: is told what is being done.
   public func run(_ progress: (String) -> Void) -> Report {

@@ -4,13 +4,13 @@ import Scoring
 
 // Catalogues to measure on, from a seed.
 //
-//   structured   as a matrix factorisation leaves them: clusters of taste around centres with a falling spectrum, popular
-//                items with longer vectors and a direction that they share; queries mix a few centres
+//   structured   as a matrix factorisation leaves them: clusters of taste around centres with a falling spectrum,
+//                popular items with longer vectors and a direction that they share; queries mix a few centres
 //   flat         the worst for every shortcut: all norms equal, all directions alike
 //
 // The recipe of `structured`: item = norm · unit(centre + 0.75 noise) + 0.45 popularity · shared, norm = (0.35 + 1.3
-// popularity) · e^(0.25 noise), popularity = log(1 + 10⁶ / (1 + rank)), scaled to 1; clusters of sizes ~ 1 / (i + 10)^0.8;
-// spectrum ~ 1 / √(1 + dimension); and a random rotation hides the axes.
+// popularity) · e^(0.25 noise), popularity = log(1 + 10⁶ / (1 + rank)), scaled to 1; clusters of sizes
+// ~ 1 / (i + 10)^0.8; spectrum ~ 1 / √(1 + dimension); and a random rotation hides the axes.
 
 public struct Vectors: Sendable {
   public var dimension: Int

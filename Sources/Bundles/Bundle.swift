@@ -98,7 +98,7 @@ public final class Bundle: Sendable {
     guard let name = manifest.ranker else { return .none }
     let entry = try manifest.file(name, in: path)
     let file = path + "/" + name
-    let bytes = try InputFile.readAll(path: file, limit: 16 << 20)
+    let bytes = try InputFile.readAll(path: file, limit: BundleManifest.rankerBytesMax)
     let sum = bytes.withUnsafeBytes { SHA256.of($0) }
     guard sum == entry.sha256 else {
       throw InputError(file: file, "SHA-256 expected \(entry.sha256), actual \(sum)")

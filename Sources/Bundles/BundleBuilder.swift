@@ -55,7 +55,7 @@ public struct BundleBuilder {
     var ranker: [UInt8]?
     if let path = options.ranker {
       guard schema != nil else { throw InputError(file: path, "a ranker needs --schema, which names its features") }
-      let bytes = try InputFile.readAll(path: path, limit: 16 << 20)
+      let bytes = try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax)
       _ = try RankerFile.parse(bytes, path: path, item: itemTable.columns, user: userTable.columns, context: context)
       ranker = bytes
     }
@@ -78,7 +78,7 @@ public struct BundleBuilder {
     files.append(try writeUsers(users, userTable, history, owners, into: output.temporary))
     progress(total, total)
     if let ranker {
-      files.append(try write(ranker, BundleManifest.rankerName, into: output.temporary))
+      files.append(try write(ranker, BundleManifest.rankerName(ranker), into: output.temporary))
     }
     files.append(try write(warmup(users.ids), "warmup.jsonl", into: output.temporary))
     let manifest = BundleManifest(
@@ -88,7 +88,7 @@ public struct BundleBuilder {
       schema: .init(
         item: itemTable.columns.map { .init($0) }, user: userTable.columns.map { .init($0) },
         context: context.map { .init($0) }),
-      ranker: ranker == nil ? nil : BundleManifest.rankerName, files: files, lineage: .init(inputs: try inputs()),
+      ranker: ranker.map(BundleManifest.rankerName), files: files, lineage: .init(inputs: try inputs()),
       createdAt: ISO8601DateFormatter().string(from: Date()))
     let bytes: [UInt8]
     do { bytes = try manifest.encoded() } catch { throw InputError(file: place, "no manifest: \(error)") }

@@ -58,7 +58,9 @@ public struct BundleManifest: Codable, Sendable {
     return "shard-" + String(repeating: "0", count: max(0, 4 - digits.count)) + digits + ".slice"
   }
   static let usersName = "users.table"
-  static let rankerName = "ranker.json"
+  static func rankerName(_ bytes: [UInt8]) -> String { LightGBMFile.isOne(bytes) ? "ranker.txt" : "ranker.json" }
+  /// A model of a thousand trees of a hundred leaves is some 10 MiB.
+  static let rankerBytesMax = 256 << 20
 
   /// Reads and checks it.
   static func read(_ path: String) throws(InputError) -> BundleManifest {

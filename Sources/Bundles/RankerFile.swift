@@ -2,7 +2,8 @@ import Foundation
 import RankingCore
 import Scoring
 
-// The linear ranker's file: final score = intercept + Σ weight × feature, summed in double in the order of the file.
+// A ranker's file: LightGBM's text model (LightGBMFile.swift), or a linear ranker in JSON: final score =
+// intercept + Σ weight × feature, summed in double in the order of the file.
 //
 //     {"type": "linear", "intercept": 0.0, "terms": [
 //       {"feature": "retrieval_score", "weight": 1.0},
@@ -11,6 +12,8 @@ import Scoring
 //       {"feature": "context.hour", "weight": 0.0}]}
 //
 // `missing` stands in for a value that is not there; 0 when not given. Categories have no number and are refused.
+//
+// Features are named as above, in a model of trees, too; a category is then its place in the schema's list.
 
 enum RankerFile {
   private struct File: Codable {
@@ -27,9 +30,12 @@ enum RankerFile {
   static func parse(
     _ bytes: [UInt8], path: String, item: [Column], user: [Column], context: [Column]
   ) throws(InputError) -> Ranker {
+    if LightGBMFile.isOne(bytes) {
+      return try bind(try LightGBMFile.parse(bytes, path: path), path: path, item: item, user: user, context: context)
+    }
     let file: File
     do { file = try JSONDecoder().decode(File.self, from: Data(bytes)) } catch {
-      throw InputError(file: path, "is not a linear ranker: \(error)")
+      throw InputError(file: path, "is neither a LightGBM text model nor a linear ranker in JSON: \(error)")
     }
     guard file.type == "linear" else {
       throw InputError(file: path, "type \"\(file.type)\" is not supported; allowed: \"linear\"")
@@ -37,7 +43,7 @@ enum RankerFile {
     var terms: [LinearRanker.Term] = []
     var unknown: [String] = []
     for term in file.terms {
-      guard let source = source(of: term.feature, item, user, context) else {
+      guard let source = source(of: term.feature, item, user, context, allowsCategories: false) else {
         unknown.append(term.feature)
         continue
       }
@@ -61,14 +67,46 @@ enum RankerFile {
     }
   }
 
+  /// Trees with the features that they ask for. Those that no tree asks for need not be in the schema.
+  private static func bind(
+    _ ensemble: TreeEnsemble, path: String, item: [Column], user: [Column], context: [Column]
+  ) throws(InputError) -> Ranker {
+    var isAsked = [Bool](repeating: false, count: ensemble.features.count)
+    for tree in ensemble.trees { for node in tree.nodes { isAsked[node.feature] = true } }
+    var unknown: [String] = []
+    let sources = ensemble.features.indices.map { index -> FeatureSource in
+      let name = ensemble.features[index].name
+      if let source = source(of: name, item, user, context, allowsCategories: true) { return source }
+      if isAsked[index] { unknown.append(name) }
+      return .retrievalScore
+    }
+    guard unknown.isEmpty else {
+      throw InputError(
+        file: path,
+        "features that the schema lacks: \(unknown.joined(separator: ", ")); they are named retrieval_score, "
+          + "item.NAME, user.NAME and context.NAME")
+    }
+    do {
+      return .trees(
+        try TreeRanker(
+          ensemble, sources: sources, itemColumns: item.count, userColumns: user.count, contextColumns: context.count))
+    } catch {
+      throw InputError(file: path, "\(error)")
+    }
+  }
+
   private static func source(
-    of feature: String, _ item: [Column], _ user: [Column], _ context: [Column]
+    of feature: String, _ item: [Column], _ user: [Column], _ context: [Column], allowsCategories: Bool
   ) -> FeatureSource? {
     if feature == "retrieval_score" { return .retrievalScore }
+    // Trainers write blanks in names as underscores.
+    func isNamed(_ column: Column, _ name: Substring) -> Bool {
+      column.name == name || allowsCategories && String(column.name.map { $0 == " " ? "_" : $0 }) == name
+    }
     func place(_ prefix: String, _ columns: [Column]) -> Int? {
       guard feature.hasPrefix(prefix) else { return nil }
       let name = feature.dropFirst(prefix.count)
-      return columns.firstIndex { $0.name == name && $0.kind != .category }
+      return columns.firstIndex { isNamed($0, name) && (allowsCategories || $0.kind != .category) }
     }
     if let index = place("item.", item) { return .item(index) }
     if let index = place("user.", user) { return .user(index) }

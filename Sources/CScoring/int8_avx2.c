@@ -12,7 +12,7 @@
 #define AVX2 __attribute__((target("avx2,fma")))
 
 AVX2 static size_t scan(const uint8_t *groups, size_t chunks, size_t count, const int8_t *query, int32_t least,
-                        uint32_t first, uint32_t *picked) {
+                        uint32_t first, uint32_t *picked, int32_t *products) {
   size_t found = 0;
   for (size_t g = 0; g < count; g++) {
     __m256i acc[4];
@@ -29,14 +29,20 @@ AVX2 static size_t scan(const uint8_t *groups, size_t chunks, size_t count, cons
     }
     // Pairs of partial sums become a row's; lanes come out as rows 0 1 4 5 | 2 3 6 7.
     const __m256i limit = _mm256_set1_epi32(least);
+    int32_t sums16[16];
     unsigned mask = 0;
     for (int i = 0; i < 2; i++) {
       const __m256i sums =
           _mm256_permute4x64_epi64(_mm256_hadd_epi32(acc[2 * i], acc[2 * i + 1]), _MM_SHUFFLE(3, 1, 2, 0));
+      _mm256_storeu_si256((__m256i *)(sums16 + 8 * i), sums);
       const __m256i below = _mm256_cmpgt_epi32(limit, sums);
       mask |= (~(unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(below)) & 0xFF) << (8 * i);
     }
-    for (; mask; mask &= mask - 1) picked[found++] = first + (uint32_t)(16 * g) + (uint32_t)__builtin_ctz(mask);
+    for (; mask; mask &= mask - 1) {
+      const int r = __builtin_ctz(mask);
+      picked[found] = first + (uint32_t)(16 * g) + (uint32_t)r;
+      products[found++] = sums16[r];
+    }
   }
   return found;
 }

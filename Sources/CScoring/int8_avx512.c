@@ -14,18 +14,21 @@
 /// Bytes of groups ahead of the one being read.
 #define AHEAD 2048
 
-INLINE size_t keep(uint32_t *picked, size_t found, __m512i sums, __m512i limit, uint32_t number) {
+// Of short rows so many pass that whether a group has one cannot be foreseen: a wrong guess costs more than the work.
+INLINE size_t keep(uint32_t *picked, int32_t *products, size_t found, __m512i sums, __m512i limit, uint32_t number,
+                   int isShort) {
   const __mmask16 mask = _mm512_cmpge_epi32_mask(sums, limit);
-  if (__builtin_expect(mask == 0, 1)) return found;
+  if (!isShort && __builtin_expect(mask == 0, 1)) return found;
   const __m512i order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32((int32_t)number), order);
   _mm512_storeu_si512(picked + found, _mm512_maskz_compress_epi32(mask, numbers));
+  _mm512_storeu_si512(products + found, _mm512_maskz_compress_epi32(mask, sums));
   return found + (size_t)__builtin_popcount(mask);
 }
 
 // With a constant number of chunks the query stays in registers.
 INLINE size_t scan_chunks(const uint8_t *groups, size_t chunks, size_t count, const int8_t *query, int32_t least,
-                          uint32_t first, uint32_t *picked) {
+                          uint32_t first, uint32_t *picked, int32_t *products) {
   const __m512i limit = _mm512_set1_epi32(least);
   size_t found = 0;
   for (size_t g = 0; g < count; g++) {
@@ -41,23 +44,34 @@ INLINE size_t scan_chunks(const uint8_t *groups, size_t chunks, size_t count, co
       else
         odd = _mm512_dpbusd_epi32(odd, rows, _mm512_set1_epi32(four));
     }
-    found = keep(picked, found, _mm512_add_epi32(even, odd), limit, first + (uint32_t)(16 * g));
+    found = keep(picked, products, found, _mm512_add_epi32(even, odd), limit, first + (uint32_t)(16 * g), chunks <= 8);
   }
   return found;
 }
 
 VNNI static size_t scan(const uint8_t *groups, size_t chunks, size_t count, const int8_t *query, int32_t least,
-                        uint32_t first, uint32_t *picked) {
+                        uint32_t first, uint32_t *picked, int32_t *products) {
   switch (chunks) {
-  case 4: return scan_chunks(groups, 4, count, query, least, first, picked);
-  case 8: return scan_chunks(groups, 8, count, query, least, first, picked);
-  case 16: return scan_chunks(groups, 16, count, query, least, first, picked);
-  default: return scan_chunks(groups, chunks, count, query, least, first, picked);
+  case 4: return scan_chunks(groups, 4, count, query, least, first, picked, products);
+  case 8: return scan_chunks(groups, 8, count, query, least, first, picked, products);
+  case 16: return scan_chunks(groups, 16, count, query, least, first, picked, products);
+  default: return scan_chunks(groups, chunks, count, query, least, first, picked, products);
   }
 }
 
 VNNI static void dot_gather(const uint8_t *rows, size_t stride, const uint32_t *numbers, size_t count,
                             const int8_t *query, int32_t *products) {
+  if (stride == 16) {
+    const __m128i q = _mm_loadu_si128((const __m128i *)query);
+    for (size_t i = 0; i < count; i++) {
+      const __m128i row = _mm_loadu_si128((const __m128i *)(rows + numbers[i] * stride));
+      __m128i s = _mm_dpbusd_epi32(_mm_setzero_si128(), row, q);
+      s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+      s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+      products[i] = _mm_cvtsi128_si32(s);
+    }
+    return;
+  }
   for (size_t i = 0; i < count; i++) {
     const uint8_t *row = rows + numbers[i] * stride;
     __m512i acc = _mm512_setzero_si512();

@@ -11,7 +11,7 @@
 #endif
 
 static size_t scan(const uint8_t *groups, size_t chunks, size_t count, const int8_t *query, int32_t least,
-                   uint32_t first, uint32_t *picked) {
+                   uint32_t first, uint32_t *picked, int32_t *products) {
   size_t found = 0;
   for (size_t g = 0; g < count; g++) {
     int32_t acc[16] = {0};
@@ -20,8 +20,11 @@ static size_t scan(const uint8_t *groups, size_t chunks, size_t count, const int
       for (size_t r = 0; r < 16; r++)
         for (size_t b = 0; b < 4; b++) acc[r] += (int32_t)chunk[4 * r + b] * query[4 * c + b];
     }
-    for (size_t r = 0; r < 16; r++)
-      if (acc[r] >= least) picked[found++] = first + (uint32_t)(16 * g + r);
+    for (size_t r = 0; r < 16; r++) {
+      if (acc[r] < least) continue;
+      picked[found] = first + (uint32_t)(16 * g + r);
+      products[found++] = acc[r];
+    }
   }
   return found;
 }

@@ -29,14 +29,22 @@ public final class Oracle {
   private let bundle: Bundles.Bundle
   private let release: Release
   private var shards: [[Item]] = []
-  private let ranker: LinearFile?
+  private enum Ranker {
+    case linear(LinearFile)
+    case trees(PlainTrees)
+  }
+  private let ranker: Ranker?
 
   public init(bundle path: String) throws {
     bundle = try Bundles.Bundle.open(path)
     release = try bundle.release()
     if let name = bundle.manifest.ranker {
       let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + name))
-      ranker = try JSONDecoder().decode(LinearFile.self, from: data)
+      if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) {
+        ranker = .trees(trees)
+      } else {
+        ranker = .linear(try JSONDecoder().decode(LinearFile.self, from: data))
+      }
     } else {
       ranker = nil
     }
@@ -204,7 +212,7 @@ public final class Oracle {
   }
 
   private func rank(
-    _ item: Item, _ retrieval: Float, _ ranker: LinearFile, _ user: [Float], _ context: [Float]
+    _ item: Item, _ retrieval: Float, _ ranker: Ranker, _ user: [Float], _ context: [Float]
   ) -> Float? {
     func value(_ feature: String) -> Float {
       func column(_ prefix: String, _ columns: [Column], _ values: [Float]) -> Float? {
@@ -215,8 +223,13 @@ public final class Oracle {
       return column("item.", bundle.itemColumns, item.columns) ?? column("user.", release.userColumns, user)
         ?? column("context.", release.contextColumns, context) ?? .nan
     }
-    var sum = ranker.intercept ?? 0
-    for term in ranker.terms {
+    let linear: LinearFile
+    switch ranker {
+    case .trees(let trees): return trees.score(value)
+    case .linear(let file): linear = file
+    }
+    var sum = linear.intercept ?? 0
+    for term in linear.terms {
       let x = value(term.feature)
       let product = term.weight * (x.isNaN ? term.missing ?? 0 : Double(x))
       sum = sum + product

@@ -8,12 +8,14 @@ public enum Ranker: Sendable {
   /// The final score is the retrieval score.
   case none
   case linear(LinearRanker)
+  case trees(TreeRanker)
 
   /// How many values of each kind it reads; a request or a slice with other counts does not belong to it.
   public var widths: (item: Int, user: Int, context: Int)? {
     switch self {
     case .none: nil
     case .linear(let ranker): (ranker.itemColumns, ranker.userColumns, ranker.contextColumns)
+    case .trees(let ranker): (ranker.itemColumns, ranker.userColumns, ranker.contextColumns)
     }
   }
 
@@ -30,20 +32,30 @@ public enum Ranker: Sendable {
     case .none:
       for bits in candidates where RowKey(bits: bits).score >= minScore { best.offer(RowKey(bits: bits)) }
       return 0
-    case .linear(let ranker):
+    case .linear, .trees:
       let count = candidates.count
-      let rows = memory.rows.room(for: count)
-      let retrieval = memory.retrieval.room(for: count)
-      let sums = memory.sums.room(for: count)
+      let rows = memory.rows.room(for: max(1, count))
+      let retrieval = memory.retrieval.room(for: max(1, count))
+      let scores = memory.scores.room(for: max(1, count))
       for index in 0..<count {
         let key = RowKey(bits: candidates[index])
         rows[index] = UInt32(slice.row(ofRank: key.rank))
         retrieval[index] = key.score
       }
-      ranker.sum(count: count, rows: rows, retrieval: retrieval, slice: slice, query: query, sums: sums)
+      switch self {
+      case .none: break
+      case .linear(let ranker):
+        let sums = memory.sums.room(for: max(1, count))
+        ranker.sum(count: count, rows: rows, retrieval: retrieval, slice: slice, query: query, sums: sums)
+        for index in 0..<count { scores[index] = Float(sums[index]) + 0 }
+      case .trees(let ranker):
+        ranker.score(
+          count: count, rows: rows, retrieval: retrieval, slice: slice, query: query, memory: &memory.trees,
+          scores: scores)
+      }
       var dropped = 0
       for index in 0..<count {
-        let score = Float(sums[index]) + 0
+        let score = scores[index]
         if !score.isFinite {
           dropped += 1
         } else if score >= minScore {
@@ -60,6 +72,8 @@ package struct RankerMemory: ~Copyable {
   var rows = ScratchBuffer<UInt32>()
   var retrieval = ScratchBuffer<Float>()
   var sums = ScratchBuffer<Double>()
+  var scores = ScratchBuffer<Float>()
+  var trees = TreeMemory()
   package init() {}
 }
 

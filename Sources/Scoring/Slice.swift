@@ -7,8 +7,8 @@ import RankingCore
 //     ids       count ends (UInt32) into one block of UTF-8 bytes
 //     columns   per item column: count × float32 (number; boolean 0/1; category index), NaN = missing
 //
-// Built here, from the sections, when the slice is loaded: the index from an item's id to its row, and the copies of the
-// rows in bytes that a scan reads first (Index/ScanIndex.swift).
+// Built here, from the sections, when the slice is loaded: the index from an item's id to its row, and the copies of
+// the rows in bytes that a scan reads first (Index/ScanIndex.swift).
 //
 // A row number and an ordinal are asked of each other only through `row(ofOrdinal:)`, `ordinal(ofRow:)` and
 // `row(ofRank:)`/`rank(ofRow:)`: rows lie by ascending ordinal today, and a faster layout may order them otherwise.

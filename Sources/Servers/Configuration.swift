@@ -58,8 +58,8 @@ public struct CoordinatorConfiguration: Sendable {
   public var replicas: Int?
   /// A worker that has been down for so long is given up: its shards are placed on others. `nil` = the usual time.
   public var replacedAfter: Duration?
-  /// While a request or two are in flight: how long to look for replies before going to sleep. Sleeping and waking cost more
-  /// than a near reply takes; zero where the processor time is paid for by a quota.
+  /// While a request or two are in flight: how long to look for replies before going to sleep. Sleeping and waking cost
+  /// more than a near reply takes; zero where the processor time is paid for by a quota.
   public var busyPoll: Duration = .microseconds(60)
   /// What may be switched off to see what it is worth.
   public var hedging = true

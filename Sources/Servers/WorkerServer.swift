@@ -124,6 +124,8 @@ public final class WorkerServer: HTTPServerDelegate {
       let loaded = Result {
         (try ReleaseLoading.hosted(id, store: store), try ReleaseLoading.slice(id, shard, store: store))
       }
+      // Reading a slice and making its index leave holes in the heap that nothing else here would fill.
+      clinux_trim()
       loop.execute { this.value.loaded(id, shard, loaded) }
     }
   }

@@ -29,13 +29,16 @@ import Wire
     #expect(answer.coverageItems == expected.coverageItems, "\(body)")
   }
 
-  @Test(arguments: [(1, false), (3, true), (4, false), (7, true)])
-  func answersEqualTheOraclesBitForBit(workers: Int, ranked: Bool) throws {
-    let bundle = try TestBundle(ranked: ranked)
+  @Test(arguments: [
+    (1, TestBundle.Ranking.none, 1500), (3, .linear, 1500), (4, .none, 40_000), (7, .linear, 1500), (2, .trees, 1500),
+    (3, .trees, 40_000),
+  ])
+  func answersEqualTheOraclesBitForBit(workers: Int, ranking: TestBundle.Ranking, items: Int) throws {
+    let bundle = try TestBundle(ranking, itemCount: items)
     let cluster = try cluster(bundle, workers: workers, replicas: min(2, workers))
     defer { cluster.stop() }
     var http = PlainHTTP(try ServerURL(cluster.url))
-    for (api, body) in bundle.requests(200, seed: UInt64(workers)) {
+    for (api, body) in bundle.requests(items > 10_000 ? 30 : 200, seed: UInt64(workers)) {
       let (status, answer) = try ask(&http, api, body)
       #expect(status == 200, "\(body): \(answer.errorMessage ?? "")\n\(cluster.logTails())")
       expectSame(answer, try bundle.expected(api, body), body)

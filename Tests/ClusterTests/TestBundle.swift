@@ -15,11 +15,16 @@ final class TestBundle {
   var store: String { directory + "/store" }
   static let dimension = 24
 
-  init(ranked: Bool, seed: UInt64 = 11) throws {
+  enum Ranking: Sendable { case none, linear, trees }
+
+  convenience init(ranked: Bool) throws { try self.init(ranked ? .linear : .none) }
+
+  /// - Parameter itemCount: with more than 2048 a shard, slices are scanned by their index.
+  init(_ ranking: Ranking, itemCount: Int = 1500, seed: UInt64 = 11) throws {
     directory = FileManager.default.temporaryDirectory.path + "/shortlist-test-\(UUID().uuidString)"
     try FileManager.default.createDirectory(atPath: directory + "/factors", withIntermediateDirectories: true)
     var generator = SeededGenerator(seed: seed)
-    items = (0..<1500).map { "item-\($0)" }
+    items = (0..<itemCount).map { "item-\($0)" }
     users = (0..<200).map { "user-\($0)" }
     func matrix(_ rows: Int) -> Matrix {
       // Coarse numbers, so that equal scores are common and the order by ordinal matters.
@@ -41,24 +46,65 @@ final class TestBundle {
     options.store = directory + "/store"
     options.release = ModelVersion(model: "home", version: "v1")
     options.shards = Self.shards
-    if ranked {
+    if ranking != .none {
       var prices = "item,price\n"
       for item in items where generator.below(10) > 0 { prices += "\(item),\(generator.below(50))\n" }
       try AtomicFile.write(Array(prices.utf8), to: directory + "/items.csv")
       let schema = #"{"item": {"price": "number"}, "context": {"hour": "number"}}"#
       try AtomicFile.write(Array(schema.utf8), to: directory + "/schema.json")
-      let ranker = """
+      let linear = """
         {"type": "linear", "intercept": 0.1, "terms": [{"feature": "retrieval_score", "weight": 1.25},
          {"feature": "item.price", "weight": -0.37, "missing": 20}, {"feature": "context.hour", "weight": 0.01}]}
         """
-      try AtomicFile.write(Array(ranker.utf8), to: directory + "/ranker.json")
+      try AtomicFile.write(Array((ranking == .trees ? Self.trees : linear).utf8), to: directory + "/ranker")
       options.itemColumns = directory + "/items.csv"
       options.schema = directory + "/schema.json"
-      options.ranker = directory + "/ranker.json"
+      options.ranker = directory + "/ranker"
     }
     _ = try BundleBuilder(options).build()
     oracle = try Oracle(bundle: directory + "/store/home/v1")
   }
+  /// Two trees as LightGBM writes them: on the price (missing goes right), the retrieval score and the hour.
+  private static let trees = """
+    tree
+    version=v4
+    num_class=1
+    num_tree_per_iteration=1
+    max_feature_idx=2
+    objective=lambdarank
+    feature_names=retrieval_score item.price context.hour
+    feature_infos=none none none
+
+    Tree=0
+    num_leaves=4
+    num_cat=0
+    split_feature=0 1 1
+    threshold=2.5 20.000000000000004 35
+    decision_type=2 8 8
+    left_child=1 -1 -2
+    right_child=2 -3 -4
+    leaf_value=0.125 -0.25 0.5 1.75
+    is_linear=0
+    shrinkage=1
+
+
+    Tree=1
+    num_leaves=3
+    num_cat=0
+    split_feature=2 0
+    threshold=11.5 -1.0000000000000002
+    decision_type=0 2
+    left_child=1 -2
+    right_child=-1 -3
+    leaf_value=0.1 -0.3 0.7
+    is_linear=0
+    shrinkage=0.1
+
+
+    end of trees
+
+    """
+
   deinit { try? FileManager.default.removeItem(atPath: directory) }
 
   /// Requests of every kind, drawn by seed.

@@ -26,13 +26,6 @@ private let byteSides = [cscoring_isa.avx2, .avx512, .neon].compactMap {
     let groups = 9
     let rows = bytes(groups * chunks * 64, extreme: extreme)
     let query = query(4 * chunks, extreme: extreme)
-    func found(_ side: cscoring_bytes, least: Int32) -> [UInt32] {
-      var picked = [UInt32](repeating: 0, count: groups * 16 + Int(CSCORING_PICK_SPARE))
-      let count = side.scan(rows, chunks, groups, query, least, 1000, &picked)
-      return Array(picked[..<count])
-    }
-    #expect(found(scalarSide, least: .min) == (0..<UInt32(groups * 16)).map { 1000 + $0 })
-    #expect(found(scalarSide, least: .max).isEmpty)
     // The products themselves, by plain arithmetic.
     let products = (0..<groups * 16).map { (row: Int) -> Int in
       var sum = 0
@@ -42,6 +35,15 @@ private let byteSides = [cscoring_isa.avx2, .avx512, .neon].compactMap {
       }
       return sum
     }
+    func found(_ side: cscoring_bytes, least: Int32) -> [UInt32] {
+      var picked = [UInt32](repeating: 0, count: groups * 16 + Int(CSCORING_PICK_SPARE))
+      var found = [Int32](repeating: 0, count: picked.count)
+      let count = side.scan(rows, chunks, groups, query, least, 1000, &picked, &found)
+      for place in 0..<count { #expect(Int(found[place]) == products[Int(picked[place]) - 1000]) }
+      return Array(picked[..<count])
+    }
+    #expect(found(scalarSide, least: .min) == (0..<UInt32(groups * 16)).map { 1000 + $0 })
+    #expect(found(scalarSide, least: .max).isEmpty)
     for limit in products.prefix(20) {
       for shift in -1...1 {
         let least = Int32(limit + shift)
@@ -52,7 +54,7 @@ private let byteSides = [cscoring_isa.avx2, .avx512, .neon].compactMap {
     }
   }
 
-  @Test(arguments: [64, 128, 192, 1024], [false, true])
+  @Test(arguments: [16, 64, 128, 192, 1024], [false, true])
   mutating func everyPathGivesTheSameProducts(stride: Int, extreme: Bool) {
     let rows = bytes(50 * stride, extreme: extreme)
     let query = query(stride, extreme: extreme)

@@ -13,7 +13,7 @@
 //   group   | r0 bytes 0–3 | r1 bytes 0–3 | … | r15 bytes 0–3 || r0 bytes 4–7 | … | r15 bytes 4–7 || …
 //           |<------------------ a chunk: 64 bytes ----------->|
 //
-// Lying rows, for looking single ones up: `stride` bytes each, a multiple of 64, padded with 128 against zeros.
+// Lying rows, for looking single ones up: `stride` bytes each, 16 or a multiple of 64, padded with 128 against zeros.
 
 #include <stddef.h>
 #include <stdint.h>
@@ -26,10 +26,11 @@ extern "C" {
 #define CSCORING_PICK_SPARE 16
 
 typedef struct cscoring_bytes {
-  /// Writes the numbers (`first` for the first row, ascending) of the rows whose product is at least `least`; returns
-  /// how many. groups: `count` groups of `chunks` chunks; query: 4 · chunks bytes, 4-byte aligned.
+  /// Writes the numbers (`first` for the first row, ascending) and the products of the rows whose product is at least
+  /// `least`; returns how many. groups: `count` groups of `chunks` chunks; query: 4 · chunks bytes, 4-byte aligned.
   size_t (*_Nonnull scan)(const uint8_t *_Nonnull groups, size_t chunks, size_t count, const int8_t *_Nonnull query,
-                          int32_t least, uint32_t first, uint32_t *_Nonnull picked);
+                          int32_t least, uint32_t first, uint32_t *_Nonnull picked,
+                          int32_t *_Nonnull products);
   /// The products of the lying rows with the given numbers, in their order.
   void (*_Nonnull dot_gather)(const uint8_t *_Nonnull rows, size_t stride, const uint32_t *_Nonnull numbers,
                               size_t count, const int8_t *_Nonnull query, int32_t *_Nonnull products);

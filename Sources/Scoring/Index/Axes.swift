@@ -2,8 +2,8 @@ import CScoring
 import RankingCore
 
 // The few directions along which the rows differ most: the leading principal axes of the slice's rows, found by
-// orthogonal iteration on the second moments of a sample. They need not be exact, only orthonormal, and by how much they
-// are not is measured and allowed for.
+// orthogonal iteration on the second moments of a sample. They need not be exact, only orthonormal, and by how much
+// they are not is measured and allowed for.
 
 struct Axes {
   let count: Int

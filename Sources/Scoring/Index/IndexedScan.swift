@@ -3,7 +3,8 @@ import RankingCore
 
 // A scan by an index: the looks of ScanIndex.swift, one after the other.
 //
-//     sample ─► threshold ─► block: norm? ─► head or full ─► rows that wait ─► full ─► exact ─► best ─► threshold …
+//     sample ─► threshold ─► block: norm? ─► head ─► wait ─► neck ─► wait ─► full, exact ─► best ─► threshold …
+//                                        └─► full ──────────────────► wait ─► exact ─┘
 //
 // Rows that pass a look wait until some have gathered, so that their memory is asked for before it is needed; the
 // threshold rises each time such a lot has been scored. It starts as what a sample of the rows with the greatest norms
@@ -44,6 +45,8 @@ private struct Look {
 package struct IndexedScan: ~Copyable {
   /// Rows that are rescored together.
   private static let lot = 64
+  /// At most so many wait: a lot that is not quite full, and what one more block or lot brings.
+  private static let room = 2 * lot + ScanIndex.blockRows
   private static let sampleRows = 2048
   /// Blocks between two looks at the flag: some 10 µs.
   private static let blocksPerGlance = 32
@@ -51,7 +54,11 @@ package struct IndexedScan: ~Copyable {
   private var fullBytes = ScratchBuffer<Int8>()
   private var headBytes = ScratchBuffer<Int8>()
   private var parts = ScratchBuffer<Float>()
+  private var neckBytes = ScratchBuffer<Int8>()
   private var picked = ScratchBuffer<UInt32>()
+  private var pickedProducts = ScratchBuffer<Int32>()
+  private var atNeck = ScratchBuffer<UInt32>()
+  private var atNeckProducts = ScratchBuffer<Int32>()
   private var waiting = ScratchBuffer<UInt32>()
   private var numbers = ScratchBuffer<UInt32>()
   private var products = ScratchBuffer<Int32>()
@@ -84,7 +91,7 @@ package struct IndexedScan: ~Copyable {
     let gamma = RoundingBound.gamma(stride: slice.stride)
     let underflow = RoundingBound.underflow(stride: slice.stride)
     let full = fullLook(slice, index, query, norm: norm)
-    let head = index.axes.map { headLook(slice, index, $0, query, norm: norm) }
+    let (head, neck) = index.axes.map { headLooks(slice, index, $0, query, norm: norm) } ?? (nil, nil)
     // Of the sample's rows, as many as are wanted reach this, even when everything that is excluded is among them.
     let reached = head == nil ? -.infinity : sample(index, full, wanted: best.limit + exclusions)
 
@@ -92,8 +99,11 @@ package struct IndexedScan: ~Copyable {
     let size = head == nil ? index.fullStride : index.headBytes
     let source = index.heads ?? index.full
     let picked = self.picked.room(for: ScanIndex.blockRows + Int(CSCORING_PICK_SPARE))
-    let waiting = self.waiting.room(for: Self.lot + ScanIndex.blockRows)
-    var waitingCount = 0
+    let products = self.pickedProducts.room(for: ScanIndex.blockRows + Int(CSCORING_PICK_SPARE))
+    let atNeck = self.atNeck.room(for: Self.room)
+    let atNeckProducts = self.atNeckProducts.room(for: Self.room)
+    let waiting = self.waiting.room(for: Self.room)
+    var (atNeckCount, waitingCount) = (0, 0)
     for number in 0..<index.blockCount {
       if number % Self.blocksPerGlance == 0, cancelled.isCancelled { return false }
       let block = index.blocks + number
@@ -105,30 +115,43 @@ package struct IndexedScan: ~Copyable {
       let least = first.least(limit, head == nil ? block.pointee.full : block.pointee.head, block.pointee.norm)
       var found = bytes.scan(
         source + start * size, size / 4, (min(ScanIndex.blockRows, index.count - start) + 15) / 16, first.bytes, least,
-        UInt32(start), picked)
+        UInt32(start), picked, products)
       // The last group may be filled up with rows that do not exist.
       while found > 0, Int(picked[found - 1]) >= index.count { found -= 1 }
       guard found > 0 else { continue }
       counts.passedFirst += found
-      for place in 0..<found {
-        let position = Int(picked[place])
-        waiting[waitingCount + place] = picked[place]
-        if head == nil {
-          cscoring_prefetch(slice.vectors.baseAddress! + Int(index.rows[position]) * slice.stride)
-        } else {
-          cscoring_prefetch(index.full + position * index.fullStride)
+      if let neck, let necks = index.necks {
+        for place in 0..<found {
+          atNeck[atNeckCount + place] = picked[place]
+          atNeckProducts[atNeckCount + place] = products[place]
+          cscoring_prefetch(necks + Int(picked[place]) * 16)
         }
+        atNeckCount += found
+        guard atNeckCount >= Self.lot else { continue }
+        lookAtNecks(index, neck, necks, limit: limit, atNeckCount, &waitingCount)
+        atNeckCount = 0
+      } else {
+        for place in 0..<found {
+          waiting[waitingCount + place] = picked[place]
+          if head == nil {
+            cscoring_prefetch(slice.vectors.baseAddress! + Int(index.rows[Int(picked[place])]) * slice.stride)
+          } else {
+            cscoring_prefetch(index.full + Int(picked[place]) * index.fullStride)
+          }
+        }
+        waitingCount += found
       }
-      waitingCount += found
       guard waitingCount >= Self.lot else { continue }
-      if head != nil { lookFully(index, full, limit: limit, waiting, &waitingCount) }
-      score(slice, index, query, waiting, waitingCount, excluded, into: &best)
+      if head != nil { lookFully(index, full, limit: limit, &waitingCount) }
+      score(slice, index, query, waitingCount, excluded, into: &best)
       waitingCount = 0
     }
-    if head != nil {
-      lookFully(index, full, limit: max(reached, Double(best.threshold)), waiting, &waitingCount)
+    let limit = max(reached, Double(best.threshold))
+    if let neck, let necks = index.necks {
+      lookAtNecks(index, neck, necks, limit: limit, atNeckCount, &waitingCount)
     }
-    score(slice, index, query, waiting, waitingCount, excluded, into: &best)
+    if head != nil { lookFully(index, full, limit: limit, &waitingCount) }
+    score(slice, index, query, waitingCount, excluded, into: &best)
     return true
   }
 
@@ -139,38 +162,54 @@ package struct IndexedScan: ~Copyable {
   ) -> Look {
     let size = max(64, index.fullStride)
     let bytes = fullBytes.room(for: size)
-    let rounded = Self.round(query, slice.dimension, rest: 0, into: bytes, size: size)
+    let scale = RoundingBound.up(Double(cscoring_greatest(query, slice.dimension)) / 127)
+    let rounded = Self.round(query, slice.dimension, rest: 0, scale, into: bytes, size: size)
     return Look(
-      bytes: bytes, shift: rounded.shift, scale: rounded.scale, error: rounded.error, norm: norm,
+      bytes: bytes, shift: rounded.shift, scale: scale, error: RoundingBound.up(rounded.error.squareRoot()), norm: norm,
       skew: RoundingBound.gamma(stride: slice.stride) * norm, rest: RoundingBound.underflow(stride: slice.stride))
   }
 
-  private mutating func headLook(
+  /// The head's, and the neck's where there are necks; its products are the head's and its own together.
+  private mutating func headLooks(
     _ slice: Slice, _ index: ScanIndex, _ axes: Axes, _ query: UnsafePointer<Float>, norm: Double
-  ) -> Look {
+  ) -> (head: Look, neck: Look?) {
     let used = index.headBytes - 1
+    let all = index.necks == nil ? used : ScanIndex.neckAxes
     let parts = self.parts.room(for: axes.count)
     axes.parts(of: query, into: parts)
+    let rest = axes.rest(norm: norm, parts: parts, count: used)
+    let scale = RoundingBound.up(max(Double(cscoring_greatest(parts, all)), rest) / 127)
     let bytes = headBytes.room(for: 64)
-    let rounded = Self.round(
-      parts, used, rest: axes.rest(norm: norm, parts: parts, count: used), into: bytes, size: 64)
+    let rounded = Self.round(parts, used, rest: rest, scale, into: bytes, size: 64)
     let gamma = RoundingBound.gamma(stride: slice.stride)
-    // The parts' own rounding is off by `absolute` at most, which meets the other side's norm. A row's norm may be so
-    // small that this matters, or so great: the block's norm is in `skew`, the query's here.
-    return Look(
-      bytes: bytes, shift: rounded.shift, scale: rounded.scale, error: rounded.error,
-      norm: RoundingBound.up(cscoring_square(parts, used).squareRoot()),
-      skew: (2 * axes.skew + 4 * axes.relative * (1 + axes.skew) + gamma) * norm + 2 * axes.absolute,
-      rest: RoundingBound.underflow(stride: slice.stride) + 2 * axes.absolute * (norm + 1))
+    // The parts' own rounding is off by `absolute` at most, which meets the other side's norm: a block's is in `skew`.
+    let skew = (2 * axes.skew + 4 * axes.relative * (1 + axes.skew) + gamma) * norm + 2 * axes.absolute
+    let tiny = RoundingBound.underflow(stride: slice.stride) + 2 * axes.absolute * (norm + 1)
+    func look(_ bytes: UnsafePointer<Int8>, _ count: Int, error: Double, shift: Double) -> Look {
+      Look(
+        bytes: bytes, shift: shift, scale: scale, error: RoundingBound.up(error.squareRoot()),
+        norm: RoundingBound.up(cscoring_square(parts, count).squareRoot()), skew: skew, rest: tiny)
+    }
+    let head = look(bytes, used, error: rounded.error, shift: rounded.shift)
+    guard index.necks != nil else { return (head, nil) }
+    let more = neckBytes.room(for: 16)
+    let left = axes.rest(norm: norm, parts: parts, count: all)
+    let roundedMore = Self.round(parts + used, all - used, rest: left, scale, into: more, size: 16)
+    // Takes the head's last term away again.
+    more[all - used + 1] = -bytes[used]
+    let shift = rounded.shift + roundedMore.shift - 128 * Double(bytes[used])
+    return (head, look(more, all, error: rounded.error + roundedMore.error, shift: shift))
   }
 
   /// Rounds `count` values, and after them `rest` (rounded up), to the signed side of the products.
+  ///
+  /// - Returns: Σ (value − rounded)², and what the bytes add to every product.
   private static func round(
-    _ values: UnsafePointer<Float>, _ count: Int, rest: Double, into bytes: UnsafeMutablePointer<Int8>, size: Int
-  ) -> (scale: Double, error: Double, shift: Double) {
-    let scale = RoundingBound.up(max(Double(cscoring_greatest(values, count)), rest) / 127)
+    _ values: UnsafePointer<Float>, _ count: Int, rest: Double, _ scale: Double, into bytes: UnsafeMutablePointer<Int8>,
+    size: Int
+  ) -> (error: Double, shift: Double) {
     bytes.update(repeating: 0, count: size)
-    guard scale > 0 else { return (0, 0, 0) }
+    guard scale > 0 else { return (0, 0) }
     var (error, sum) = (0.0, 0)
     for index in 0..<count {
       let rounded = (Double(values[index]) / scale).rounded(.toNearestOrEven)
@@ -183,7 +222,7 @@ package struct IndexedScan: ~Copyable {
       bytes[count] = Int8(min(127, (rest / scale).rounded(.up)))
       sum += Int(bytes[count])
     }
-    return (scale, RoundingBound.up(error.squareRoot()), Double(128 * sum))
+    return (error, Double(128 * sum))
   }
 
   // MARK: Rows
@@ -211,11 +250,35 @@ package struct IndexedScan: ~Copyable {
     return Double(RowKey(bits: keys[wanted - 1]).score.nextDown)
   }
 
-  /// Of the rows that wait, keeps those whose whole bytes let them reach `limit`.
-  private mutating func lookFully(
-    _ index: ScanIndex, _ look: Look, limit: Double, _ waiting: UnsafeMutablePointer<UInt32>, _ count: inout Int
+  /// Of the rows at the neck, passes those on whose heads and necks let them reach `limit`.
+  private mutating func lookAtNecks(
+    _ index: ScanIndex, _ look: Look, _ necks: UnsafePointer<UInt8>, limit: Double, _ count: Int,
+    _ waitingCount: inout Int
   ) {
-    let products = self.products.room(for: Self.lot + ScanIndex.blockRows)
+    let positions = atNeck.room(for: Self.room)
+    let headProducts = atNeckProducts.room(for: Self.room)
+    let products = self.products.room(for: Self.room)
+    let waiting = self.waiting.room(for: Self.room)
+    cscoring_active().pointee.bytes.pointee.dot_gather(necks, 16, positions, count, look.bytes, products)
+    var number = -1
+    var least = Int32.min
+    for place in 0..<count {
+      let position = Int(positions[place])
+      if position / ScanIndex.blockRows != number {
+        number = position / ScanIndex.blockRows
+        least = look.least(limit, index.blocks[number].neck, index.blocks[number].norm)
+      }
+      guard headProducts[place] + products[place] >= least else { continue }
+      cscoring_prefetch(index.full + position * index.fullStride)
+      waiting[waitingCount] = positions[place]
+      waitingCount += 1
+    }
+  }
+
+  /// Of the rows that wait, keeps those whose whole bytes let them reach `limit`.
+  private mutating func lookFully(_ index: ScanIndex, _ look: Look, limit: Double, _ count: inout Int) {
+    let waiting = self.waiting.room(for: Self.room)
+    let products = self.products.room(for: Self.room)
     cscoring_active().pointee.bytes.pointee.dot_gather(
       index.full, index.fullStride, waiting, count, look.bytes, products)
     var kept = 0
@@ -234,15 +297,16 @@ package struct IndexedScan: ~Copyable {
     count = kept
   }
 
-  /// Scores the rows as a plain scan would, and offers them.
+  /// Scores the rows that wait as a plain scan would, and offers them.
   private mutating func score(
-    _ slice: Slice, _ index: ScanIndex, _ query: UnsafePointer<Float>, _ waiting: UnsafePointer<UInt32>,
-    _ count: Int, _ excluded: borrowing ExclusionSet, into best: inout BestRows
+    _ slice: Slice, _ index: ScanIndex, _ query: UnsafePointer<Float>, _ count: Int, _ excluded: borrowing ExclusionSet,
+    into best: inout BestRows
   ) {
     guard count > 0, let vectors = slice.vectors.baseAddress else { return }
     counts.scored += count
-    let numbers = self.numbers.room(for: Self.lot + ScanIndex.blockRows)
-    let scores = self.scores.room(for: Self.lot + ScanIndex.blockRows)
+    let waiting = self.waiting.room(for: Self.room)
+    let numbers = self.numbers.room(for: Self.room)
+    let scores = self.scores.room(for: Self.room)
     for place in 0..<count {
       numbers[place] = index.rows[Int(waiting[place])]
       let row = UnsafeRawPointer(vectors + Int(numbers[place]) * slice.stride)

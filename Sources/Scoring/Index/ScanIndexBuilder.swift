@@ -53,6 +53,7 @@ extension ScanIndex {
       }
       let plan = wanted ?? axes.map { cheapest($0) } ?? .full
       let headBytes = if case .head(let bytes) = plan, let axes, bytes <= axes.count + 1 { bytes } else { 0 }
+      let hasNecks = headBytes == 16 && axes.map { $0.count >= ScanIndex.neckAxes } ?? false
 
       let blockRows = ScanIndex.blockRows
       let blockCount = (count + blockRows - 1) / blockRows
@@ -65,6 +66,7 @@ extension ScanIndex {
       }
       let (rowsAt, blocksAt) = (section(count * 4), section(blockCount * MemoryLayout<Block>.stride))
       let (headsAt, fullAt) = (section(places * headBytes), section(places * fullStride))
+      let necksAt = section(hasNecks ? places * 16 : 0)
       let memory = AlignedMemory(byteCount: end)
       let base = memory.bytes.baseAddress.unsafelyUnwrapped
       let rows = (base + rowsAt).bindMemory(to: UInt32.self, capacity: count)
@@ -74,6 +76,8 @@ extension ScanIndex {
       let full = (base + fullAt).bindMemory(to: UInt8.self, capacity: places * fullStride)
       // The value of a byte is what it is above 128.
       heads.initialize(repeating: 128, count: places * headBytes)
+      let necks = hasNecks ? (base + necksAt).bindMemory(to: UInt8.self, capacity: places * 16) : nil
+      necks?.initialize(repeating: 128, count: places * 16)
       full.initialize(repeating: 128, count: places * fullStride)
 
       var room = Room(stride: stride)
@@ -82,12 +86,14 @@ extension ScanIndex {
         var made = Block()
         for position in positions { made.norm = max(made.norm, norms[Int(order[position])]) }
         made.full = roundRows(positions, fullStride, isInterleaved: headBytes == 0, &room, into: full)
-        if headBytes > 0, let axes { made.head = roundHeads(positions, headBytes, axes, &room, into: heads) }
+        if headBytes > 0, let axes {
+          (made.head, made.neck) = roundHeads(positions, headBytes, axes, &room, into: heads, necks)
+        }
         (blocks + block).initialize(to: made)
       }
       return ScanIndex(
         plan: headBytes > 0 ? plan : .full, count: count, memory: memory, rows: rows, blocks: blocks, full: full,
-        fullStride: fullStride, heads: headBytes > 0 ? heads : nil, axes: headBytes > 0 ? axes : nil)
+        fullStride: fullStride, heads: headBytes > 0 ? heads : nil, necks: necks, axes: headBytes > 0 ? axes : nil)
     }
 
     /// Memory for one block's rounding.
@@ -128,10 +134,13 @@ extension ScanIndex {
       return rounding
     }
 
+    /// - Returns: the rounding of the heads, and of heads and necks together.
     private func roundHeads(
-      _ positions: Range<Int>, _ size: Int, _ axes: Axes, _ room: inout Room, into heads: UnsafeMutablePointer<UInt8>
-    ) -> Rounding {
+      _ positions: Range<Int>, _ size: Int, _ axes: Axes, _ room: inout Room, into heads: UnsafeMutablePointer<UInt8>,
+      _ necks: UnsafeMutablePointer<UInt8>?
+    ) -> (head: Rounding, neck: Rounding) {
       let used = size - 1
+      let all = necks == nil ? used : ScanIndex.neckAxes
       var greatest = 0.0
       for (place, position) in positions.enumerated() {
         let row = Int(order[position])
@@ -139,23 +148,36 @@ extension ScanIndex {
           let parts = parts.baseAddress! + place * 32
           axes.parts(of: vectors + row * stride, into: parts)
           room.rests[place] = axes.rest(norm: norms[row], parts: parts, count: used)
-          greatest = max(greatest, room.rests[place], Double(cscoring_greatest(parts, used)))
+          greatest = max(greatest, room.rests[place], Double(cscoring_greatest(parts, all)))
         }
       }
-      var rounding = Rounding(scale: RoundingBound.up(greatest / 127))
+      var head = Rounding(scale: RoundingBound.up(greatest / 127))
+      var neck = Rounding(scale: head.scale)
       for (place, position) in positions.enumerated() {
+        let rest = ScanIndex.byteUp(room.rests[place], head.scale)
         var (error, norm) = (0.0, 0.0)
-        room.parts.withUnsafeBufferPointer {
-          cscoring_quantize($0.baseAddress! + place * 32, used, rounding.scale, &room.bytes, &error, &norm)
+        room.parts.withUnsafeBufferPointer { parts in
+          let parts = parts.baseAddress! + place * 32
+          cscoring_quantize(parts, used, head.scale, &room.bytes, &error, &norm)
+          room.bytes[used] = rest
+          ScanIndex.interleave(room.bytes, size, size, position, heads)
+          head.error = max(head.error, error)
+          head.norm = max(head.norm, norm)
+          guard let necks else { return }
+          var (neckError, neckNorm) = (0.0, 0.0)
+          cscoring_quantize(parts + used, all - used, head.scale, necks + position * 16, &neckError, &neckNorm)
+          let left = axes.rest(norm: norms[Int(order[position])], parts: parts, count: all)
+          necks[position * 16 + all - used] = ScanIndex.byteUp(left, head.scale)
+          necks[position * 16 + all - used + 1] = rest
+          neck.error = max(neck.error, error + neckError)
+          neck.norm = max(neck.norm, norm + neckNorm)
         }
-        room.bytes[used] = ScanIndex.byteUp(room.rests[place], rounding.scale)
-        ScanIndex.interleave(room.bytes, size, size, position, heads)
-        rounding.error = max(rounding.error, error)
-        rounding.norm = max(rounding.norm, norm)
       }
-      rounding.error = RoundingBound.up(rounding.error.squareRoot())
-      rounding.norm = RoundingBound.up(rounding.norm.squareRoot())
-      return rounding
+      func root(_ square: Double) -> Double { RoundingBound.up(square.squareRoot()) }
+      return (
+        Rounding(scale: head.scale, error: root(head.error), norm: root(head.norm)),
+        Rounding(scale: neck.scale, error: root(neck.error), norm: root(neck.norm))
+      )
     }
 
     // MARK: The plan
@@ -210,7 +232,11 @@ extension ScanIndex {
       let lying = Double((slice.dimension + 63) & ~63) + Self.lookupBytes
       var best = (plan: Plan.full, cost: byNorm * Double(slice.dimension))
       for (index, bytes) in options.enumerated() {
-        let cost = byNorm * Double(bytes) + byHead[index] * lying
+        // Rows that pass a head of 16 meet a neck first, which is about as good as a head of 32.
+        let lookups =
+          index == 0 && options.count > 1
+          ? byHead[0] * Self.lookupBytes / 2 + byHead[1] * lying : byHead[index] * lying
+        let cost = byNorm * Double(bytes) + lookups
         if cost < best.cost { best = (.head(bytes: bytes), cost) }
       }
       return best.plan

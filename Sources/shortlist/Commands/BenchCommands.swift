@@ -31,7 +31,25 @@ extension Command {
             name: "plan", kind: .choice(["auto"] + ScanBenchmark.ScanPlan.allCases.map(\.rawValue)),
             placeholder: "PLAN", help: "what a scan reads first", standard: "auto"),
         ],
-        run: { try BenchRun.scan($0) })
+        run: { try BenchRun.scan($0) }),
+      Command(
+        name: "trees",
+        summary: "A tree ranker: nanoseconds a row",
+        discussion: """
+          Times batches of rows on one core and compares every score with the trees' definition. The trees are made from
+          a seed, or read: --model, a LightGBM text model, with --inputs, raw little-endian float32, row after row, and
+          --expected, raw float64, what LightGBM says of them.
+          """,
+        example: "shortlist bench trees --model model.txt --inputs inputs.f32",
+        options: [
+          .integer("trees", "how many to make", in: 1...100_000, standard: 500),
+          .integer("leaves", "of each", in: 2...10_000, standard: 63),
+          .integer("features", "that they ask", in: 1...10_000, standard: 50),
+          .text("model", "FILE", "a LightGBM text model, instead of made trees"),
+          .text("inputs", "FILE", "rows, with --model"),
+          .text("expected", "FILE", "the rows' scores, with --inputs"),
+        ],
+        run: { try BenchRun.trees($0) }),
     ])
 }
 
@@ -71,6 +89,46 @@ enum BenchRun {
     return report.different == 0 ? 0 : 1
   }
 
+  static func trees(_ invocation: Invocation) throws -> Int32 {
+    var benchmark: TreeBenchmark
+    if let model = invocation.optional("model") {
+      guard let inputs = invocation.optional("inputs") else {
+        throw UsageError("--model needs --inputs: the rows to score")
+      }
+      let ensemble = try LightGBMFile.read(model)
+      benchmark = TreeBenchmark(ensemble: ensemble, inputs: try vectors(inputs, dimension: ensemble.features.count))
+      if let expected = invocation.optional("expected") {
+        let data = try Data(contentsOf: URL(fileURLWithPath: expected))
+        benchmark.expected = [Double](unsafeUninitializedCapacity: data.count / 8) { values, count in
+          count = data.copyBytes(to: values) / 8
+        }
+      }
+    } else {
+      benchmark = try TreeBenchmark.made(
+        trees: invocation.integer("trees"), leaves: invocation.integer("leaves"),
+        features: invocation.integer("features"), rows: 2000)
+    }
+    let report = try benchmark.run { Console.live($0) }
+    Console.live("")
+    if invocation.json {
+      try Console.printJSON(report)
+    } else {
+      Console.print(
+        "\(report.trees) trees of at most \(report.leaves_max) leaves, \(report.features) features, one core")
+      for batch in report.batches {
+        Console.print(String(format: "%5d rows at a time  %9.0f ns a row", batch.rows, batch.ns_per_row))
+      }
+      Console.print(String(format: "definition          %9.0f ns a row", report.plain_ns_per_row))
+      Console.print(
+        report.different == 0
+          ? "every score is the definition's" : "\(report.different) scores are not the definition's")
+      if let error = report.error_max {
+        Console.print(String(format: "greatest error beside the given scores %.1e", error))
+      }
+    }
+    return report.different == 0 ? 0 : 1
+  }
+
   private static func vectors(_ file: String, dimension: Int) throws -> Vectors {
     if file.hasSuffix(".npy") {
       let matrix = try NumPyFile.read(file)
@@ -94,18 +152,18 @@ enum BenchRun {
         milliseconds, milliseconds / report.plain_ms * 100, rest)
     }
     let gigabytes = Double(report.rows * ((report.dimension + 15) & ~15) * 4) / 1e6
+    let memory = Double(report.bytes) / Double(report.bytes_of_floats_and_bytes)
     return """
-      \(report.rows) rows of \(report.dimension), \(report.shards) shards, best \(report.k), \(report.queries) queries, \
-      one core; plan: \(report.plan)
+      \(report.rows) rows of \(report.dimension), \(report.shards) shards, best \(report.k), one core; \
+      plan: \(report.plan)
       \(line("plain read", report.read_ms, String(format: "%.1f GB/s", gigabytes / report.read_ms)))
       \(line("plain scan", report.plain_ms, String(format: "%.1f GB/s", gigabytes / report.plain_ms)))
-      \(line("exact", report.median_ms, "median"))
+      \(line("exact", report.median_ms, "median of \(report.queries) queries"))
       \(line("", report.p95_ms, "95 %"))
       \(line("", report.max_ms, "slowest"))
       rows of a query: \(Int(report.rows_read)) looked at, \(Int(report.rows_passed)) passed, \
       \(Int(report.rows_scored)) scored
-      built in \(Int(report.build_ms)) ms; \(String(format: "%.2f", Double(report.bytes) / Double(report.bytes_of_floats_and_bytes))) \
-      times the memory of float32 and bytes alone
+      built in \(Int(report.build_ms)) ms; \(String(format: "%.2f", memory)) times the memory of float32 and bytes alone
       \(report.compared - report.different) of \(report.compared) answers equal the plain scan's
       """
   }
