@@ -2,8 +2,8 @@ import Foundation
 import RankingCore
 import Scoring
 
-// A ranker's file: LightGBM's text model (LightGBMFile.swift), or a linear ranker in JSON: final score =
-// intercept + Σ weight × feature, summed in double in the order of the file.
+// A ranker's file: LightGBM's text model (LightGBMFile.swift), XGBoost's JSON model (XGBoostFile.swift), or a linear
+// ranker in JSON: final score = intercept + Σ weight × feature, summed in double in the order of the file.
 //
 //     {"type": "linear", "intercept": 0.0, "terms": [
 //       {"feature": "retrieval_score", "weight": 1.0},
@@ -33,9 +33,12 @@ enum RankerFile {
     if LightGBMFile.isOne(bytes) {
       return try bind(try LightGBMFile.parse(bytes, path: path), path: path, item: item, user: user, context: context)
     }
+    if XGBoostFile.isOne(bytes) {
+      return try bind(try XGBoostFile.parse(bytes, path: path), path: path, item: item, user: user, context: context)
+    }
     let file: File
     do { file = try JSONDecoder().decode(File.self, from: Data(bytes)) } catch {
-      throw InputError(file: path, "is neither a LightGBM text model nor a linear ranker in JSON: \(error)")
+      throw InputError(file: path, "is no LightGBM text model, XGBoost JSON model or linear ranker: \(error)")
     }
     guard file.type == "linear" else {
       throw InputError(file: path, "type \"\(file.type)\" is not supported; allowed: \"linear\"")

@@ -32,6 +32,7 @@ public final class Oracle {
   private enum Ranker {
     case linear(LinearFile)
     case trees(PlainTrees)
+    case xgboost(PlainXGBoost)
   }
   private let ranker: Ranker?
 
@@ -42,6 +43,8 @@ public final class Oracle {
       let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + name))
       if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) {
         ranker = .trees(trees)
+      } else if let trees = PlainXGBoost(data) {
+        ranker = .xgboost(trees)
       } else {
         ranker = .linear(try JSONDecoder().decode(LinearFile.self, from: data))
       }
@@ -226,6 +229,7 @@ public final class Oracle {
     let linear: LinearFile
     switch ranker {
     case .trees(let trees): return trees.score(value)
+    case .xgboost(let trees): return trees.score(value)
     case .linear(let file): linear = file
     }
     var sum = linear.intercept ?? 0

@@ -43,6 +43,32 @@ private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent
     #expect(scores.count > 20)
   }
 
+  /// 0.1 in float64 lies below 0.1 in float32: the float32 goes right.
+  @Test func thresholdsAreRoundedDown() throws {
+    let text = """
+      tree
+      num_class=1
+      num_tree_per_iteration=1
+      feature_names=x
+
+      Tree=0
+      num_leaves=2
+      num_cat=0
+      split_feature=0
+      threshold=0.1
+      decision_type=2
+      left_child=-1
+      right_child=-2
+      leaf_value=1 2
+
+      end of trees
+
+      """
+    let ensemble = try parse(text)
+    #expect(ensemble.score([0.1]) == 2)
+    #expect(ensemble.score([Float(0.1).nextDown]) == 1)
+  }
+
   @Test func bindsToTheSchema() throws {
     let bytes = Array(try text("lambdarank").utf8)
     let ranker = try RankerFile.parse(

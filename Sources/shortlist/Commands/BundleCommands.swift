@@ -28,7 +28,7 @@ extension Command {
       .text("item-columns", "FILE", "CSV: the first column is the item's id"),
       .text("user-columns", "FILE", "CSV: the first column is the user's id"),
       .text("history", "FILE", "CSV: user,item — what exclude_seen leaves out"),
-      .text("ranker", "FILE", "a LightGBM text model, or a linear ranker in JSON; needs --schema"),
+      .text("ranker", "FILE", "a LightGBM text, XGBoost JSON or linear ranker; needs --schema"),
       .text("schema", "FILE", "names and kinds of item, user and context columns, JSON"),
     ],
     run: { call in
