@@ -87,6 +87,7 @@ public final class Bundle: Sendable {
     var release = Release(
       id: manifest.release, dimension: manifest.dimension, itemsPerShard: manifest.itemsPerShard.map { UInt64($0) },
       userColumns: userColumns, contextColumns: contextColumns, coldStart: users.coldStart, users: users)
+    release.itemColumns = itemColumns
     release.bytesPerShard = try (0..<manifest.shards).map { (shard) throws(InputError) in
       UInt64(try manifest.file(BundleManifest.sliceName(ShardID(shard)), in: path).size)
     }

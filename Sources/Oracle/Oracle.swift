@@ -165,6 +165,7 @@ public final class Oracle {
       var scored: [(item: Item, score: Float)] = []
       for item in shards[shard] where !excluded.contains(item.id) && !excludedOrdinals.contains(item.ordinal) {
         if case .rank(let wanted) = request.kind, !wanted.contains(item.id) { continue }
+        if let filter = request.filter, !passes(item, filter) { continue }
         scored.append((item, Self.dot(item.vector, query)))
       }
       if case .retrieve = request.kind { scored = Array(Self.sorted(scored).prefix(r)) }
@@ -178,7 +179,7 @@ public final class Oracle {
     }
     all = Self.sorted(all)
     if case .retrieve = request.kind { all = Array(all.prefix(request.k)) }
-    if case .rank(let wanted) = request.kind, request.minScore == nil {
+    if case .rank(let wanted) = request.kind, request.minScore == nil, request.filter == nil {
       let there = Set(all.map(\.item.id)).union(request.exclude)
       unknown += wanted.filter {
         !there.contains($0) && speaking.contains(ShardID.owner(of: $0, shards: shards.count).index)
@@ -195,6 +196,34 @@ public final class Oracle {
       entries: all.indices.map { Answer.Entry(item: list[$0], list: 0, position: Int32($0)) }, lists: [list],
       coldStart: coldStart, coverage: coverage(speaking), candidates: r,
       quality: Double(r) / Double(request.candidatesAsked), unknown: unknown, requestID: request.requestID, took: .zero)
+  }
+
+  /// Whether an item passes, by the filter's own words.
+  private func passes(_ item: Item, _ filter: Filter) -> Bool {
+    switch filter {
+    case .all(let parts): return parts.allSatisfy { passes(item, $0) }
+    case .any(let parts): return parts.contains { passes(item, $0) }
+    case .not(let part): return !passes(item, part)
+    case .compare(let field, let comparison):
+      guard let index = bundle.itemColumns.firstIndex(where: { $0.name == field }) else { return false }
+      let (column, value) = (bundle.itemColumns[index], item.columns[index])
+      guard !value.isNaN else { return false }
+      switch comparison {
+      case .less(let limit): return value < Float(limit)
+      case .atMost(let limit): return value <= Float(limit)
+      case .greater(let limit): return value > Float(limit)
+      case .atLeast(let limit): return value >= Float(limit)
+      case .between(let low, let high): return value >= Float(low) && value <= Float(high)
+      case .isIn(let values):
+        return values.contains {
+          switch $0 {
+          case .number(let number): value == Float(number)
+          case .boolean(let flag): value == (flag ? 1 : 0)
+          case .text(let text): column.categories[Int(value)] == text
+          }
+        }
+      }
+    }
   }
 
   private func coverage(_ speaking: [Int]) -> Coverage {

@@ -19,6 +19,8 @@ public struct ScoreQuery: Sendable, Equatable {
   public var candidates: Int
   /// Items scoring below are left out; `nil` = no limit. Compared with the final score.
   public var minScore: Float?
+  /// Which items may be among the candidates; `nil` = all.
+  public var filter: FilterProgram?
   /// One per user column of the release; NaN = missing.
   public var userValues: [Float]
   /// One per context column of the release; NaN = missing.

@@ -60,6 +60,8 @@ public struct Release: Sendable {
   public var bytesPerShard: [UInt64] = []
   /// The sum of `itemsPerShard`.
   public let itemCount: UInt64
+  /// What filters may ask.
+  public var itemColumns: [Column] = []
   public var userColumns: [Column]
   public var contextColumns: [Column]
   /// The mean user vector (summed in float64, rounded once): the query of an unknown user.

@@ -7,6 +7,8 @@ extension Flight {
   /// What the request's subject means in `release`, as far as it can be said without asking workers.
   func resolveSubject(_ release: Release) throws(RankingError) {
     query.contextValues = release.contextValues(request.context)
+    query.filter =
+      if let filter = request.filter { try FilterProgram(filter, columns: release.itemColumns) } else { nil }
     query.userValues =
       release.userColumns.isEmpty ? [] : [Float](repeating: .nan, count: release.userColumns.count)
     switch request.subject {

@@ -66,11 +66,12 @@ extension Router {
   }
 
   /// The items to rank that no worker knew, of the shards that answered. Items that were left out for another reason
-  /// (`exclude`, `min_score`) are not unknown, so workers are asked for no such thing: the difference is made here.
+  /// (`exclude`, `filter`, `min_score`) are not unknown, so workers are asked for no such thing: the difference is made
+  /// here.
   private static func unranked(
     _ items: [String], _ flight: Flight, _ coverage: Coverage, _ entries: [Answer.Entry], _ lists: [ScoredList]
   ) -> [String] {
-    guard flight.request.minScore == nil else { return [] }
+    guard flight.request.minScore == nil, flight.request.filter == nil else { return [] }
     var ranked = Set(entries.map { lists[Int($0.list)].ids[Int($0.position)] })
     ranked.formUnion(flight.request.exclude)
     let missing = Set(coverage.missing.map(\.shard))

@@ -27,7 +27,7 @@ package enum VectorScan {
     max(16, min(blockRowsMax, blockBytes / (max(16, slice.stride) * 4)) & ~15)
   }
 
-  /// Offers every row of the slice that is not excluded.
+  /// Offers every row of the slice that is not excluded and passes the filter.
   ///
   /// - Parameters:
   ///   - query: `slice.stride` floats, the padding zero.
@@ -36,11 +36,13 @@ package enum VectorScan {
   /// - Returns: false when it was cancelled on the way; `best` is then meaningless.
   package static func run(
     _ slice: Slice, query: UnsafePointer<Float>, excluded: borrowing ExclusionSet, into best: inout BestRows,
-    scores: UnsafeMutablePointer<Float>, picked: UnsafeMutablePointer<UInt32>, cancelled: some Interruption
+    scores: UnsafeMutablePointer<Float>, picked: UnsafeMutablePointer<UInt32>, cancelled: some Interruption,
+    filter: FilterProgram? = nil
   ) -> Bool {
     guard slice.count > 0, let vectors = slice.vectors.baseAddress else { return true }
     let kernels = cscoring_active().pointee
     let block = blockRows(of: slice)
+    let filter = filter.map { RowFilter($0, slice) }
     var row = 0
     while row < slice.count {
       if cancelled.isCancelled { return false }
@@ -53,6 +55,7 @@ package enum VectorScan {
         let key = RowKey(score: score, rank: slice.rank(ofRow: row + offset))
         guard key.bits > best.floor, score.isFinite else { continue }
         if excluded.contains(slice.ordinals[row + offset]) { continue }
+        if let filter, !filter.passes(row + offset) { continue }
         best.offer(key)
       }
       row += rows

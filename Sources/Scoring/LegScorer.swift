@@ -61,7 +61,8 @@ public final class LegScorer {
       guard let slice = holding.slice(task.shard) else { return .failure(.wrongVersion) }
       exclude(task, in: slice)
       for source in sources {
-        guard collect(source, task: task, slice: slice, query: vector, cancelled: cancelled) else {
+        guard collect(source, task: task, slice: slice, query: vector, filter: query.filter, cancelled: cancelled)
+        else {
           return .failure(.deadlineExceeded)
         }
       }
@@ -101,6 +102,13 @@ public final class LegScorer {
           + "context columns"
       }
     }
+    if let filter = query.filter {
+      for task in request.tasks {
+        if let fault = filter.fault(columns: holding.slice(task.shard)?.columns.count ?? 0) {
+          return "the filter does not fit \(holding.release): \(fault)"
+        }
+      }
+    }
     for (index, task) in request.tasks.enumerated() {
       for other in request.tasks[..<index] where other.shard == task.shard {
         return "shard \(task.shard) is asked twice"
@@ -119,7 +127,8 @@ public final class LegScorer {
 
   /// Phase 1: puts one source's candidates into `phase1`. False when cancelled.
   private func collect(
-    _ source: CandidateSource, task: ShardTask, slice: Slice, query: UnsafePointer<Float>, cancelled: CancellationFlag
+    _ source: CandidateSource, task: ShardTask, slice: Slice, query: UnsafePointer<Float>, filter: FilterProgram?,
+    cancelled: CancellationFlag
   ) -> Bool {
     switch source {
     case .vector(let quota):
@@ -127,16 +136,19 @@ public final class LegScorer {
       if let index = slice.scanIndex {
         return indexed.run(
           slice, index, query: query, excluded: excluded,
-          exclusions: task.excludedOrdinals.count + task.excludedIDs.count, into: &phase1, cancelled: cancelled)
+          exclusions: task.excludedOrdinals.count + task.excludedIDs.count, filter: filter, into: &phase1,
+          cancelled: cancelled)
       }
       return VectorScan.run(
         slice, query: query, excluded: excluded, into: &phase1, scores: scores.room(for: VectorScan.blockRowsMax),
-        picked: rows.room(for: VectorScan.blockRowsMax), cancelled: cancelled)
+        picked: rows.room(for: VectorScan.blockRowsMax), cancelled: cancelled, filter: filter)
     case .named:
       let rows = self.rows.room(for: max(1, task.items.count))
+      let filter = filter.map { RowFilter($0, slice) }
       var count = 0
       for id in task.items {
         guard let row = slice.row(ofID: id), !excluded.contains(slice.ordinal(ofRow: row).rawValue) else { continue }
+        if let filter, !filter.passes(row) { continue }
         rows[count] = UInt32(row)
         count += 1
       }

@@ -33,6 +33,8 @@ public final class Slice: @unchecked Sendable {
   public let vectors: UnsafeBufferPointer<Float>
   public let ordinals: UnsafeBufferPointer<UInt64>
   public let columns: [ItemColumn]
+  /// Where each column's values begin.
+  let columnBases: [UnsafePointer<Float>]
   let idEnds: UnsafeBufferPointer<UInt32>
   let idBytes: UnsafeRawBufferPointer
   let memory: AlignedMemory
@@ -87,6 +89,10 @@ public final class Slice: @unchecked Sendable {
       ItemColumn(
         column: $0.column,
         values: UnsafeRawBufferPointer(rebasing: base[$0.bytes]).assumingMemoryBound(to: Float.self))
+    }
+    // A slice without rows has no values to point to, and none are asked for.
+    columnBases = columns.map {
+      $0.values.baseAddress ?? UnsafePointer(base.baseAddress!.assumingMemoryBound(to: Float.self))
     }
     fault = Slice.firstFault(ordinals: ordinals, idEnds: idEnds, idBytes: idBytes.count)
     let ids = IDColumn(ends: idEnds, bytes: idBytes)

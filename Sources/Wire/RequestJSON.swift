@@ -7,9 +7,9 @@ public enum PublicAPI: String, Sendable, CaseIterable {
 
   private static let common = [
     "model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage", "early_at",
-    "sticky", "session",
+    "sticky", "session", "filter",
   ]
-  private static let later = ["filter", "diversity", "explain"]
+  private static let later = ["diversity", "explain"]
   private static let recommendFields =
     ["user", "vector", "recent_items", "k", "exclude_seen", "exclude"] + common + later
   private static let rankFields =
@@ -41,7 +41,7 @@ public enum PublicAPI: String, Sendable, CaseIterable {
   }
 }
 
-private enum RequestFailure: Error {
+enum RequestFailure: Error {
   case json(JSONError)
   case ranking(RankingError)
   static func field(_ name: String, _ must: String) -> RequestFailure {
@@ -49,10 +49,12 @@ private enum RequestFailure: Error {
   }
 }
 
-private struct RequestParser {
+struct RequestParser {
   let api: PublicAPI
   var reader: JSONReader
   var request = RankingRequest()
+  /// Comparisons and values of the filter so far.
+  var (filterTerms, filterValues) = (0, 0)
   private var seen: [String] = []
   private var subjects: [String] = []
 
@@ -61,7 +63,7 @@ private struct RequestParser {
     self.reader = reader
   }
 
-  private mutating func json<Value>(
+  mutating func json<Value>(
     _ body: (inout JSONReader) throws(JSONError) -> Value
   ) throws(RequestFailure)
     -> Value
@@ -129,6 +131,7 @@ private struct RequestParser {
       }
       request.priority = priority
     case "context": try context(key)
+    case "filter": request.filter = try filter()
     case "explain":
       if try boolean(key) { throw unsupported(key) }
     default: throw unsupported(key)
@@ -158,12 +161,12 @@ private struct RequestParser {
 
   // MARK: Values
 
-  private mutating func expect(
+  mutating func expect(
     _ kind: JSONReader.Kind, _ key: @autoclosure () -> String, _ must: @autoclosure () -> String
   ) throws(RequestFailure) {
     guard try json({ (r) throws(JSONError) in try r.kind() }) == kind else { throw .field(key(), must()) }
   }
-  private mutating func text(_ key: String, bytes: ClosedRange<Int>) throws(RequestFailure) -> String {
+  mutating func text(_ key: String, bytes: ClosedRange<Int>) throws(RequestFailure) -> String {
     var must: String { "a text of \(bytes.lowerBound) to \(bytes.upperBound) bytes" }
     try expect(.string, key, must)
     let text = try json { (r) throws(JSONError) in try r.string() }
@@ -177,11 +180,11 @@ private struct RequestParser {
     }
     return text
   }
-  private mutating func boolean(_ key: String) throws(RequestFailure) -> Bool {
+  mutating func boolean(_ key: String) throws(RequestFailure) -> Bool {
     try expect(.boolean, key, "true or false")
     return try json { (r) throws(JSONError) in try r.boolean() }
   }
-  private mutating func number(_ key: String, in range: ClosedRange<Double>) throws(RequestFailure) -> Double {
+  mutating func number(_ key: String, in range: ClosedRange<Double>) throws(RequestFailure) -> Double {
     var must: String { "a number, \(range.lowerBound) to \(range.upperBound)" }
     try expect(.number, key, must)
     let value = try json { (r) throws(JSONError) in try r.double() }

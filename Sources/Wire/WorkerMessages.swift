@@ -6,6 +6,7 @@ import RankingCore
 public enum WireLimit {
   public static let shards = 4096
   public static let userColumns = 4096
+  public static let itemColumns = 4096
 }
 
 extension ScoreRequest {
@@ -20,6 +21,50 @@ extension ScoreRequest {
     if let minScore = query.minScore { writer.fixed32(7, minScore.bitPattern) }
     writer.packed(8, query.userValues)
     writer.packed(9, query.contextValues)
+    for step in query.filter?.steps ?? [] { writer.message(11) { Self.encode(step, into: &$0) } }
+  }
+
+  private static func encode(_ step: FilterProgram.Step, into writer: inout ProtoWriter) {
+    switch step {
+    case .range(let column, let low, let high):
+      writer.uint(1, 1)
+      writer.uint(2, UInt64(column))
+      writer.packed(3, [low, high])
+    case .isIn(let column, let values):
+      writer.uint(1, 2)
+      writer.uint(2, UInt64(column))
+      writer.packed(3, values)
+    case .all(let count):
+      writer.uint(1, 3)
+      writer.uint(2, UInt64(count))
+    case .any(let count):
+      writer.uint(1, 4)
+      writer.uint(2, UInt64(count))
+    case .not: writer.uint(1, 5)
+    }
+  }
+
+  private static func step(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> FilterProgram.Step {
+    var reader = ProtoReader(bytes)
+    var (kind, number, values) = (0, 0, [Float]())
+    while try reader.next() {
+      switch reader.field {
+      case 1: kind = try reader.count(in: 1...5)
+      case 2: number = try reader.count(in: 0...WireLimit.itemColumns)
+      case 3: try reader.packed(into: &values)
+      default: try reader.skip()
+      }
+    }
+    switch kind {
+    case 1:
+      guard values.count == 2 else { throw .outOfRange(field: 11, "\(values.count) bounds of a range") }
+      return .range(column: number, low: values[0], high: values[1])
+    case 2: return .isIn(column: number, values)
+    case 3: return .all(number)
+    case 4: return .any(number)
+    case 5: return .not
+    default: throw .outOfRange(field: 11, "a step of no kind")
+    }
   }
 
   public static func encodeTasks(_ tasks: [ShardTask], into writer: inout ProtoWriter) {
@@ -59,6 +104,12 @@ extension ScoreRequest {
       case 10:
         guard tasks.count < WireLimit.shards else { throw .outOfRange(field: 10, "more than \(WireLimit.shards)") }
         tasks.append(try Self.task(try reader.raw()))
+      case 11:
+        if query.filter == nil { query.filter = FilterProgram(steps: []) }
+        query.filter?.steps.append(try Self.step(try reader.raw()))
+        guard query.filter?.steps.count ?? 0 <= FilterProgram.stepsMax else {
+          throw .outOfRange(field: 11, "more than \(FilterProgram.stepsMax) steps")
+        }
       default: try reader.skip()
       }
     }

@@ -12,6 +12,7 @@ final class TestBundle {
   let items: [String]
   let users: [String]
   let oracle: Oracle
+  private let hasColumns: Bool
   var store: String { directory + "/store" }
   static let dimension = 24
 
@@ -47,10 +48,14 @@ final class TestBundle {
     options.release = ModelVersion(model: "home", version: "v1")
     options.shards = Self.shards
     if ranking != .none {
-      var prices = "item,price\n"
-      for item in items where generator.below(10) > 0 { prices += "\(item),\(generator.below(50))\n" }
-      try AtomicFile.write(Array(prices.utf8), to: directory + "/items.csv")
-      let schema = #"{"item": {"price": "number"}, "context": {"hour": "number"}}"#
+      var table = "item,price,kind,new\n"
+      for item in items where generator.below(10) > 0 {
+        let (price, kind) = (generator.below(50), ["tea", "cup", "pot", "", "bag"][generator.below(5)])
+        table += "\(item),\(price),\(kind),\(["true", "false"][generator.below(2)])\n"
+      }
+      try AtomicFile.write(Array(table.utf8), to: directory + "/items.csv")
+      let schema =
+        #"{"item": {"price": "number", "kind": "category", "new": "boolean"}, "context": {"hour": "number"}}"#
       try AtomicFile.write(Array(schema.utf8), to: directory + "/schema.json")
       let linear = """
         {"type": "linear", "intercept": 0.1, "terms": [{"feature": "retrieval_score", "weight": 1.25},
@@ -61,6 +66,7 @@ final class TestBundle {
       options.schema = directory + "/schema.json"
       options.ranker = directory + "/ranker"
     }
+    hasColumns = ranking != .none
     _ = try BundleBuilder(options).build()
     oracle = try Oracle(bundle: directory + "/store/home/v1")
   }
@@ -112,8 +118,19 @@ final class TestBundle {
     var generator = SeededGenerator(seed: seed)
     func item() -> String { "\"\(items[generator.below(items.count)])\"" }
     func list(_ count: Int) -> String { "[" + (0..<count).map { _ in item() }.joined(separator: ",") + "]" }
+    func filter() -> String {
+      let limit = generator.below(50)
+      return [
+        #"{"field":"price","lte":\#(limit)}"#, #"{"field":"kind","eq":"cup"}"#,
+        #"{"all":[{"field":"price","gt":\#(limit),"lt":\#(limit + 20)},{"not":{"field":"new","eq":true}}]}"#,
+        #"{"any":[{"field":"kind","in":["tea","unheard"]},{"field":"price","between":[\#(limit),\#(limit + 1)]}]}"#,
+        #"{"all":[{"field":"price","eq":\#(limit)},{"field":"kind","eq":"pot"}]}"#,
+        #"{"not":{"field":"price","gte":0}}"#,
+      ][generator.below(6)]
+    }
     return (0..<count).map { index in
       var fields: [String] = []
+      if hasColumns, generator.below(2) == 0 { fields.append("\"filter\":" + filter()) }
       switch index % 6 {
       case 0, 1: fields.append("\"user\":\"\(users[generator.below(users.count)])\"")
       case 2: fields.append("\"user\":\"stranger\"")
@@ -124,10 +141,11 @@ final class TestBundle {
       default: break
       }
       if index % 6 == 5 {
-        if index % 12 == 5 { return (.similar, "{\"item\":\(item()),\"k\":\(1 + generator.below(30))}") }
+        let filter = fields.map { $0 + "," }.joined()
+        if index % 12 == 5 { return (.similar, "{\(filter)\"item\":\(item()),\"k\":\(1 + generator.below(30))}") }
         let distinct = Set((0..<20).map { _ in items[generator.below(items.count)] }).sorted()
         let wanted = distinct.map { "\"\($0)\"" }.joined(separator: ",")
-        return (.rank, "{\"items\":[\"ghost\",\(wanted)],\"user\":\"\(users[generator.below(users.count)])\"}")
+        return (.rank, "{\(filter)\"items\":[\"ghost\",\(wanted)],\"user\":\"\(users[generator.below(users.count)])\"}")
       }
       fields.append("\"k\":\(1 + generator.below(60))")
       if generator.below(2) == 0 { fields.append("\"exclude_seen\":true") }

@@ -122,7 +122,8 @@ enum Country: String, CaseIterable, Sendable {
 
   /// The best `k` keys, by the index or by every row.
   private func best(
-    _ slice: Slice, _ index: ScanIndex?, _ query: [Float], k: Int, excluding: [UInt64] = []
+    _ slice: Slice, _ index: ScanIndex?, _ query: [Float], k: Int, excluding: [UInt64] = [],
+    filter: FilterProgram? = nil
   ) -> [UInt64] {
     var padded = query + [Float](repeating: 0, count: slice.stride - query.count)
     var best = BestRows()
@@ -133,15 +134,15 @@ enum Country: String, CaseIterable, Sendable {
     if let index {
       var scan = IndexedScan()
       let done = scan.run(
-        slice, index, query: &padded, excluded: excluded, exclusions: excluding.count, into: &best,
-        cancelled: CancellationFlag())
+        slice, index, query: &padded, excluded: excluded, exclusions: excluding.count, filter: filter,
+        into: &best, cancelled: CancellationFlag())
       #expect(done)
     } else {
       var scores = [Float](repeating: 0, count: VectorScan.blockRowsMax)
       var picked = [UInt32](repeating: 0, count: VectorScan.blockRowsMax)
       let done = VectorScan.run(
         slice, query: &padded, excluded: excluded, into: &best, scores: &scores, picked: &picked,
-        cancelled: CancellationFlag())
+        cancelled: CancellationFlag(), filter: filter)
       #expect(done)
     }
     return Array(best.sorted())
@@ -172,6 +173,45 @@ enum Country: String, CaseIterable, Sendable {
           #expect(found.count == expected.count, "\(plan), query \(number), k \(k)")
           #expect(same == expected.count, "\(plan), query \(number), k \(k)")
         }
+      }
+    }
+  }
+
+  /// Filters that keep from nearly all rows to none, over columns with missing values: the index, and the filter first,
+  /// give what a plain scan gives that asks every row.
+  @Test(arguments: [Country.structured, .flat, .ties], [17, 64])
+  func filtersAreThePlainScans(country: Country, dimension: Int) throws {
+    var generator = SeededGenerator(seed: StableHash.xxh64("\(country) \(dimension)"))
+    let count = 5000
+    let prices = (0..<count).map { _ in generator.below(9) == 0 ? .nan : Float(generator.below(1000)) }
+    let slice = Slice.packed(
+      release: Catalogue.release, shard: ShardID(0), shardCount: 1, dimension: dimension,
+      vectors: country.rows(count, dimension, &generator), ordinals: (0..<count).map { UInt64(3 * $0) },
+      ids: (0..<count).map { "i\($0)" }, columns: [(Column(name: "price", kind: .number), prices)])
+    let query = (0..<dimension).map { _ in Float(generator.unit() - 0.5) }
+    let filters: [[FilterProgram.Step]] =
+      [900, 500, 100, 60, 10, -1].map { [.range(column: 0, low: 0, high: $0)] }
+      + [
+        [.isIn(column: 0, [5, 700, 3])], [.range(column: 0, low: 0, high: 800), .not],
+        [
+          .range(column: 0, low: 0, high: 20), .range(column: 0, low: 990, high: 999), .any(2), .isIn(column: 0, [5]),
+          .not, .all(2),
+        ],
+      ]
+    for plan in Self.plans {
+      let index = try #require(ScanIndex.build(slice, plan: plan))
+      for (number, steps) in filters.enumerated() {
+        let filter = FilterProgram(steps: steps)
+        let excluding = (0..<50).map { _ in UInt64(3 * generator.below(count)) }
+        let expected = best(slice, nil, query, k: 100, excluding: excluding, filter: filter)
+        let allowed = (0..<count).filter { row in
+          filter.passes { _ in prices[row] } && !excluding.contains(UInt64(3 * row))
+        }
+        #expect(expected.count == min(100, allowed.count))
+        #expect(expected.allSatisfy { allowed.contains(Int(RowKey(bits: $0).rank)) })
+        let found = best(slice, index, query, k: 100, excluding: excluding, filter: filter)
+        let isPlain = found == expected
+        #expect(isPlain, "\(plan), filter \(number)")
       }
     }
   }

@@ -56,7 +56,7 @@ import Testing
     (#"{"recent_items":["a",7]}"#, "\"recent_items[1]\" must be a text of 1 to 255 bytes"),
     (#"{"user":"a","min_coverage":1.1}"#, "\"min_coverage\" must be a number, 0.0 to 1.0"),
     (#"{"user":"a","timeout_ms":0}"#, "\"timeout_ms\" must be a number, 1.0 to 60000.0"),
-    (#"{"user":"a","filter":{}}"#, "\"filter\" is not supported by this release"),
+    (#"{"user":"a","diversity":{}}"#, "\"diversity\" is not supported by this release"),
     (#"{"user":"a","explain":true}"#, "\"explain\" is not supported by this release"),
     (#"{"user":"a","user":"b"}"#, "\"user\" is there twice"),
     (#"{"user":"a"} x"#, "the body is not valid JSON: something follows the value (byte 13)"),

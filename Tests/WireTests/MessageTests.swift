@@ -13,6 +13,12 @@ import Wire
       candidates: 1 + generator.below(10_000))
     if generator.below(2) == 0 { query.minScore = Float(generator.unit()) }
     query.userValues = (0..<generator.below(4)).map { Float($0) }
+    if generator.below(2) == 0 {
+      query.filter = FilterProgram(steps: [
+        .range(column: 0, low: -.infinity, high: 2.5), .isIn(column: generator.below(400), [1, 2]),
+        .isIn(column: 3, []), .any(3), .not, .all(1),
+      ])
+    }
     let tasks = (0..<generator.below(5)).map { shard in
       ShardTask(
         shard: ShardID(shard), excludedOrdinals: (0..<generator.below(9)).map { UInt64($0) << 33 },

@@ -1,6 +1,7 @@
 #pragma once
 #include "als.h"
 #include "int8.h"
+#include "filter.h"
 #include "trees.h"
 
 // Inner products of many rows with one query: the same bits on every machine.

@@ -72,6 +72,9 @@ package struct IndexedScan: ~Copyable {
     package var scored = 0
   }
   package private(set) var counts = Counts()
+  private var filtered = FilteredScan()
+  /// A filter that no more than one of so many of the sample's rows pass is asked first.
+  private static let rareFrom = 16
 
   package init() {}
 
@@ -80,12 +83,17 @@ package struct IndexedScan: ~Copyable {
   /// - Parameters:
   ///   - query: `slice.stride` finite floats, the padding zero.
   ///   - exclusions: at most so many of the slice's rows are in `excluded`.
+  ///   - filter: nil = every row passes.
   /// - Returns: false when it was cancelled on the way; `best` is then meaningless.
   package mutating func run(
     _ slice: Slice, _ index: ScanIndex, query: UnsafePointer<Float>, excluded: borrowing ExclusionSet,
-    exclusions: Int, into best: inout BestRows, cancelled: some Interruption
+    exclusions: Int, filter: FilterProgram? = nil, into best: inout BestRows, cancelled: some Interruption
   ) -> Bool {
     counts = Counts()
+    let filter = filter.map { RowFilter($0, slice) }
+    if let filter, isRare(filter, index) {
+      return filtered.run(slice, filter, query: query, excluded: excluded, into: &best, cancelled: cancelled)
+    }
     let bytes = cscoring_active().pointee.bytes.pointee
     let norm = RoundingBound.up(cscoring_square(query, slice.stride).squareRoot())
     let gamma = RoundingBound.gamma(stride: slice.stride)
@@ -93,7 +101,7 @@ package struct IndexedScan: ~Copyable {
     let full = fullLook(slice, index, query, norm: norm)
     let (head, neck) = index.axes.map { headLooks(slice, index, $0, query, norm: norm) } ?? (nil, nil)
     // Of the sample's rows, as many as are wanted reach this, even when everything that is excluded is among them.
-    let reached = head == nil ? -.infinity : sample(index, full, wanted: best.limit + exclusions)
+    let reached = head == nil ? -.infinity : sample(index, full, filter, wanted: best.limit + exclusions)
 
     let first = head ?? full
     let size = head == nil ? index.fullStride : index.headBytes
@@ -128,18 +136,20 @@ package struct IndexedScan: ~Copyable {
         }
         atNeckCount += found
         guard atNeckCount >= Self.lot else { continue }
-        lookAtNecks(index, neck, necks, limit: limit, atNeckCount, &waitingCount)
+        lookAtNecks(index, neck, necks, filter, limit: limit, atNeckCount, &waitingCount)
         atNeckCount = 0
       } else {
         for place in 0..<found {
-          waiting[waitingCount + place] = picked[place]
+          let position = Int(picked[place])
+          if let filter, !filter.passes(Int(index.rows[position])) { continue }
+          waiting[waitingCount] = picked[place]
+          waitingCount += 1
           if head == nil {
-            cscoring_prefetch(slice.vectors.baseAddress! + Int(index.rows[Int(picked[place])]) * slice.stride)
+            cscoring_prefetch(slice.vectors.baseAddress! + Int(index.rows[position]) * slice.stride)
           } else {
-            cscoring_prefetch(index.full + Int(picked[place]) * index.fullStride)
+            cscoring_prefetch(index.full + position * index.fullStride)
           }
         }
-        waitingCount += found
       }
       guard waitingCount >= Self.lot else { continue }
       if head != nil { lookFully(index, full, limit: limit, &waitingCount) }
@@ -148,7 +158,7 @@ package struct IndexedScan: ~Copyable {
     }
     let limit = max(reached, Double(best.threshold))
     if let neck, let necks = index.necks {
-      lookAtNecks(index, neck, necks, limit: limit, atNeckCount, &waitingCount)
+      lookAtNecks(index, neck, necks, filter, limit: limit, atNeckCount, &waitingCount)
     }
     if head != nil { lookFully(index, full, limit: limit, &waitingCount) }
     score(slice, index, query, waitingCount, excluded, into: &best)
@@ -227,32 +237,50 @@ package struct IndexedScan: ~Copyable {
 
   // MARK: Rows
 
+  /// Whether so few rows pass that looking at all of them by the filter costs less than by the index: judged by rows
+  /// spread over the slice.
+  private func isRare(_ filter: RowFilter, _ index: ScanIndex) -> Bool {
+    let size = min(512, index.count)
+    var passed = 0
+    for place in 0..<size where filter.passes(Int(index.rows[place * index.count / size])) { passed += 1 }
+    return passed * Self.rareFrom <= size
+  }
+
   /// The greatest value that `wanted` of the rows with the greatest norms are known to reach; −∞ when they are too few.
-  private mutating func sample(_ index: ScanIndex, _ look: Look, wanted: Int) -> Double {
+  private mutating func sample(_ index: ScanIndex, _ look: Look, _ filter: RowFilter?, wanted: Int) -> Double {
     guard wanted <= Self.sampleRows / 2 else { return -.infinity }
     let size = min(Self.sampleRows, index.count)
     let numbers = self.numbers.room(for: size)
+    var count = 0
+    for position in 0..<size {
+      if let filter, !filter.passes(Int(index.rows[position])) { continue }
+      numbers[count] = UInt32(position)
+      count += 1
+    }
+    guard count >= wanted else { return -.infinity }
     let products = self.products.room(for: size)
     let keys = self.keys.room(for: size)
-    for position in 0..<size { numbers[position] = UInt32(position) }
     cscoring_active().pointee.bytes.pointee.dot_gather(
-      index.full, index.fullStride, numbers, size, look.bytes, products)
-    for start in stride(from: 0, to: size, by: ScanIndex.blockRows) {
-      let block = index.blocks[start / ScanIndex.blockRows]
-      let (unit, slack) = (block.full.scale * look.scale, look.slack(block.full, block.norm))
-      for position in start..<min(size, start + ScanIndex.blockRows) {
-        let least = (Double(products[position]) - look.shift) * unit - slack
-        keys[position] = RowKey(score: Float(least), rank: UInt32(position)).bits
+      index.full, index.fullStride, numbers, count, look.bytes, products)
+    var number = -1
+    var (unit, slack) = (0.0, 0.0)
+    for place in 0..<count {
+      if Int(numbers[place]) / ScanIndex.blockRows != number {
+        number = Int(numbers[place]) / ScanIndex.blockRows
+        let block = index.blocks[number]
+        (unit, slack) = (block.full.scale * look.scale, look.slack(block.full, block.norm))
       }
+      let least = (Double(products[place]) - look.shift) * unit - slack
+      keys[place] = RowKey(score: Float(least), rank: numbers[place]).bits
     }
-    BestRows.select(keys, count: size, limit: wanted)
+    BestRows.select(keys, count: count, limit: wanted)
     // The key's score may have been rounded up.
     return Double(RowKey(bits: keys[wanted - 1]).score.nextDown)
   }
 
-  /// Of the rows at the neck, passes those on whose heads and necks let them reach `limit`.
+  /// Of the rows at the neck, passes those on whose heads and necks let them reach `limit`, and that pass the filter.
   private mutating func lookAtNecks(
-    _ index: ScanIndex, _ look: Look, _ necks: UnsafePointer<UInt8>, limit: Double, _ count: Int,
+    _ index: ScanIndex, _ look: Look, _ necks: UnsafePointer<UInt8>, _ filter: RowFilter?, limit: Double, _ count: Int,
     _ waitingCount: inout Int
   ) {
     let positions = atNeck.room(for: Self.room)
@@ -269,6 +297,7 @@ package struct IndexedScan: ~Copyable {
         least = look.least(limit, index.blocks[number].neck, index.blocks[number].norm)
       }
       guard headProducts[place] + products[place] >= least else { continue }
+      if let filter, !filter.passes(Int(index.rows[position])) { continue }
       cscoring_prefetch(index.full + position * index.fullStride)
       waiting[waitingCount] = positions[place]
       waitingCount += 1
