@@ -13,19 +13,26 @@ public struct ScanBenchmark {
     public var k: Int
     public var queries: Int
     public var plan: String
+    public var keep: Double?
     /// Building the slices, ids and byte copies included.
     public var build_ms: Double
     public var bytes: Int
     public var bytes_of_floats_and_bytes: Int
-    public var read_ms: Double
+    /// A plain read of the rows' memory.
+    public var limit_ms: Double
+    /// A plain scan of every row.
     public var plain_ms: Double
-    public var median_ms: Double
+    /// The median.
+    public var ms_per_query: Double
+    public var percent_of_limit: Double
     public var p95_ms: Double
     public var max_ms: Double
     /// Means per query.
+    public var bytes_per_query: Double
     public var rows_read: Double
     public var rows_passed: Double
     public var rows_scored: Double
+    public var rescored_share: Double
     /// Queries whose answer was compared with the plain scan's, and those that differed.
     public var compared: Int
     public var different: Int
@@ -36,6 +43,8 @@ public struct ScanBenchmark {
   public var k = 100
   public var shards = 1
   public var plan: ScanPlan?
+  /// The share of rows that a filter on a column of random numbers keeps; nil = no filter.
+  public var keep: Double?
 
   public enum ScanPlan: String, Sendable, CaseIterable { case full, head16, head32 }
 
@@ -48,13 +57,15 @@ public struct ScanBenchmark {
 
   private func slices() -> [Slice] {
     (0..<shards).map { shard in
+      var generator = SeededGenerator(seed: UInt64(shard))
       let rows = stride(from: shard, to: items.count, by: shards)
       var vectors: [Float] = []
       vectors.reserveCapacity(rows.underestimatedCount * items.dimension)
       for row in rows { vectors += items.values[row * items.dimension..<(row + 1) * items.dimension] }
       return Slice.packed(
         release: Self.release, shard: ShardID(shard), shardCount: shards, dimension: items.dimension, vectors: vectors,
-        ordinals: rows.map { UInt64($0) }, ids: rows.map { "\($0)" })
+        ordinals: rows.map { UInt64($0) }, ids: rows.map { "\($0)" },
+        columns: [(Column(name: "random", kind: .number), rows.map { _ in Float(generator.unit()) })])
     }
   }
 
@@ -75,6 +86,7 @@ public struct ScanBenchmark {
     }
     let stride = Slice.stride(dimension: items.dimension)
     let excluded = ExclusionSet()
+    let filter = keep.map { FilterProgram(steps: [.range(column: 0, low: 0, high: Float($0).nextDown)]) }
     let flag = CancellationFlag()
     var scan = IndexedScan()
     var best = BestRows()
@@ -89,17 +101,19 @@ public struct ScanBenchmark {
     func plain(_ slice: Slice) -> [UInt64] {
       best.begin(limit: k, of: slice.count)
       _ = VectorScan.run(
-        slice, query: query, excluded: excluded, into: &best, scores: &scores, picked: &picked, cancelled: flag)
+        slice, query: query, excluded: excluded, into: &best, scores: &scores, picked: &picked, cancelled: flag,
+        filter: filter)
       return Array(best.sorted())
     }
     func indexed(_ slice: Slice, _ index: ScanIndex?) -> UnsafeMutableBufferPointer<UInt64> {
       best.begin(limit: k, of: slice.count)
       if let index {
         _ = scan.run(
-          slice, index, query: query, excluded: excluded, exclusions: 0, into: &best, cancelled: flag)
+          slice, index, query: query, excluded: excluded, exclusions: 0, filter: filter, into: &best, cancelled: flag)
       } else {
         _ = VectorScan.run(
-          slice, query: query, excluded: excluded, into: &best, scores: &scores, picked: &picked, cancelled: flag)
+          slice, query: query, excluded: excluded, into: &best, scores: &scores, picked: &picked, cancelled: flag,
+          filter: filter)
       }
       return best.sorted()
     }
@@ -149,13 +163,20 @@ public struct ScanBenchmark {
     times.sort()
     let count = Double(queries.count)
     let plans = Set(indexes.map { $0.map { "\($0.plan)" } ?? "plain" }).sorted().joined(separator: ", ")
+    let median = times[times.count / 2]
+    let bytes =
+      zip(slices, indexes).reduce(0.0) { sum, pair in
+        let (slice, index) = pair
+        return sum + Double(index?.firstLookBytes ?? slice.stride * 4)
+      } / Double(shards)
     return Report(
       rows: items.count, dimension: items.dimension, shards: shards, k: k, queries: queries.count, plan: plans,
-      build_ms: built, bytes: slices.reduce(0) { $0 + $1.memoryFootprint },
-      bytes_of_floats_and_bytes: items.count * items.dimension * 5, read_ms: read,
-      plain_ms: plainTimes.sorted()[compared / 2], median_ms: times[times.count / 2],
-      p95_ms: times[times.count * 95 / 100], max_ms: times[times.count - 1], rows_read: Double(rowsRead) / count,
-      rows_passed: Double(passed) / count, rows_scored: Double(scored) / count, compared: compared,
-      different: different)
+      keep: keep, build_ms: built, bytes: slices.reduce(0) { $0 + $1.memoryFootprint },
+      bytes_of_floats_and_bytes: items.count * items.dimension * 5, limit_ms: read,
+      plain_ms: plainTimes.sorted()[compared / 2], ms_per_query: median, percent_of_limit: read / median * 100,
+      p95_ms: times[times.count * 95 / 100], max_ms: times[times.count - 1],
+      bytes_per_query: (Double(rowsRead) * bytes + Double(scored * stride * 4)) / count,
+      rows_read: Double(rowsRead) / count, rows_passed: Double(passed) / count, rows_scored: Double(scored) / count,
+      rescored_share: Double(scored) / count / Double(items.count), compared: compared, different: different)
   }
 }

@@ -42,7 +42,7 @@ package enum VectorScan {
     guard slice.count > 0, let vectors = slice.vectors.baseAddress else { return true }
     let kernels = cscoring_active().pointee
     let block = blockRows(of: slice)
-    let filter = filter.map { RowFilter($0, slice) }
+    let filter = filter.map { RowFilter(program: $0, columns: slice.columnBases) }
     var row = 0
     while row < slice.count {
       if cancelled.isCancelled { return false }

@@ -144,7 +144,7 @@ public final class LegScorer {
         picked: rows.room(for: VectorScan.blockRowsMax), cancelled: cancelled, filter: filter)
     case .named:
       let rows = self.rows.room(for: max(1, task.items.count))
-      let filter = filter.map { RowFilter($0, slice) }
+      let filter = filter.map { RowFilter(program: $0, columns: slice.columnBases) }
       var count = 0
       for id in task.items {
         guard let row = slice.row(ofID: id), !excluded.contains(slice.ordinal(ofRow: row).rawValue) else { continue }

@@ -72,6 +72,36 @@ private let byteSides = [cscoring_isa.avx2, .avx512, .neon].compactMap {
   }
 }
 
+/// The filters' comparisons go by the path in use, which these change: one after the other.
+@Suite(.serialized) struct FilterBitsTests {
+  @Test(arguments: [cscoring_isa.scalar, .avx512])
+  func everyPathFindsTheSameRows(isa: cscoring_isa) {
+    let before = cscoring_active().pointee.isa
+    guard cscoring_force_isa(isa) else { return }
+    defer { _ = cscoring_force_isa(before) }
+    var generator = SeededGenerator(seed: 5)
+    for count in [1, 15, 16, 17, 63, 64, 65, 200, 256] {
+      let values = (0..<count).map { _ -> Float in
+        generator.below(8) == 0 ? [.nan, .infinity, -.infinity, -0.0][generator.below(4)] : Float(generator.below(9))
+      }
+      func bits(_ expected: (Float) -> Bool, _ fill: (UnsafeMutablePointer<UInt64>) -> Void) {
+        var words = [UInt64](repeating: .max, count: (count + 63) / 64)
+        fill(&words)
+        for place in 0..<words.count * 64 {
+          let isSet = words[place / 64] >> UInt64(place % 64) & 1 == 1
+          #expect(isSet == (place < count && expected(values[place])), "\(place) of \(count)")
+        }
+      }
+      for (low, high) in [(2, 5), (-Float.infinity, 3), (4, .infinity), (5, 2), (0, 0)] as [(Float, Float)] {
+        bits({ $0 >= low && $0 <= high }) { cscoring_range_bits(values, count, low, high, $0) }
+      }
+      for wanted: [Float] in [[], [3], [0, 7, 100]] {
+        bits({ wanted.contains($0) }) { cscoring_in_bits(values, count, wanted, wanted.count, $0) }
+      }
+    }
+  }
+}
+
 /// Rows to be hard on an index, and queries for them.
 enum Country: String, CaseIterable, Sendable {
   /// A few dimensions that matter, and norms that differ, as factors have.

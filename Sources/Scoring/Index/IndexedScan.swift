@@ -72,9 +72,9 @@ package struct IndexedScan: ~Copyable {
     package var scored = 0
   }
   package private(set) var counts = Counts()
-  private var filtered = FilteredScan()
-  /// A filter that no more than one of so many of the sample's rows pass is asked first.
-  private static let rareFrom = 16
+  private var bits = FilterBits()
+  /// Of a block of which no more rows pass the filter, these are looked up; else its heads are read.
+  private static let lookUpMax = 8
 
   package init() {}
 
@@ -90,10 +90,7 @@ package struct IndexedScan: ~Copyable {
     exclusions: Int, filter: FilterProgram? = nil, into best: inout BestRows, cancelled: some Interruption
   ) -> Bool {
     counts = Counts()
-    let filter = filter.map { RowFilter($0, slice) }
-    if let filter, isRare(filter, index) {
-      return filtered.run(slice, filter, query: query, excluded: excluded, into: &best, cancelled: cancelled)
-    }
+    let filter = filter.map { RowFilter(program: $0, columns: index.columns) }
     let bytes = cscoring_active().pointee.bytes.pointee
     let norm = RoundingBound.up(cscoring_square(query, slice.stride).squareRoot())
     let gamma = RoundingBound.gamma(stride: slice.stride)
@@ -120,35 +117,49 @@ package struct IndexedScan: ~Copyable {
       if block.pointee.norm * norm * (1 + gamma + RoundingBound.slop) + underflow < limit { break }
       counts.blocks += 1
       let start = number * ScanIndex.blockRows
-      let least = first.least(limit, head == nil ? block.pointee.full : block.pointee.head, block.pointee.norm)
-      var found = bytes.scan(
-        source + start * size, size / 4, (min(ScanIndex.blockRows, index.count - start) + 15) / 16, first.bytes, least,
-        UInt32(start), picked, products)
-      // The last group may be filled up with rows that do not exist.
-      while found > 0, Int(picked[found - 1]) >= index.count { found -= 1 }
-      guard found > 0 else { continue }
-      counts.passedFirst += found
-      if let neck, let necks = index.necks {
-        for place in 0..<found {
-          atNeck[atNeckCount + place] = picked[place]
-          atNeckProducts[atNeckCount + place] = products[place]
-          cscoring_prefetch(necks + Int(picked[place]) * 16)
-        }
-        atNeckCount += found
-        guard atNeckCount >= Self.lot else { continue }
-        lookAtNecks(index, neck, necks, filter, limit: limit, atNeckCount, &waitingCount)
-        atNeckCount = 0
-      } else {
-        for place in 0..<found {
-          let position = Int(picked[place])
-          if let filter, !filter.passes(Int(index.rows[position])) { continue }
-          waiting[waitingCount] = picked[place]
-          waitingCount += 1
-          if head == nil {
-            cscoring_prefetch(slice.vectors.baseAddress! + Int(index.rows[position]) * slice.stride)
-          } else {
-            cscoring_prefetch(index.full + position * index.fullStride)
+      let rows = min(ScanIndex.blockRows, index.count - start)
+      var passing: UnsafePointer<UInt64>?
+      if let filter {
+        passing = bits.ask(filter, start, rows)
+        if bits.passed == 0 { continue }
+      }
+      if let passing, bits.passed <= Self.lookUpMax {
+        for word in 0..<(rows + 63) / 64 {
+          var rest = passing[word]
+          while rest != 0 {
+            let position = start + 64 * word + rest.trailingZeroBitCount
+            rest &= rest - 1
+            waiting[waitingCount] = UInt32(position)
+            waitingCount += 1
+            prefetch(slice, index, position)
           }
+        }
+      } else {
+        let least = first.least(limit, head == nil ? block.pointee.full : block.pointee.head, block.pointee.norm)
+        var found = bytes.scan(
+          source + start * size, size / 4, (rows + 15) / 16, first.bytes, least, UInt32(start), picked, products)
+        // The last group may be filled up with rows that do not exist.
+        while found > 0, Int(picked[found - 1]) >= index.count { found -= 1 }
+        if let passing { found = Self.keep(picked, products, found, start, passing) }
+        guard found > 0 else { continue }
+        counts.passedFirst += found
+        if let neck, let necks = index.necks {
+          for place in 0..<found {
+            atNeck[atNeckCount + place] = picked[place]
+            atNeckProducts[atNeckCount + place] = products[place]
+            cscoring_prefetch(necks + Int(picked[place]) * 16)
+          }
+          atNeckCount += found
+          if atNeckCount >= Self.lot {
+            lookAtNecks(index, neck, necks, limit: limit, atNeckCount, &waitingCount)
+            atNeckCount = 0
+          }
+        } else {
+          for place in 0..<found {
+            waiting[waitingCount + place] = picked[place]
+            prefetch(slice, index, Int(picked[place]))
+          }
+          waitingCount += found
         }
       }
       guard waitingCount >= Self.lot else { continue }
@@ -158,7 +169,7 @@ package struct IndexedScan: ~Copyable {
     }
     let limit = max(reached, Double(best.threshold))
     if let neck, let necks = index.necks {
-      lookAtNecks(index, neck, necks, filter, limit: limit, atNeckCount, &waitingCount)
+      lookAtNecks(index, neck, necks, limit: limit, atNeckCount, &waitingCount)
     }
     if head != nil { lookFully(index, full, limit: limit, &waitingCount) }
     score(slice, index, query, waitingCount, excluded, into: &best)
@@ -237,13 +248,29 @@ package struct IndexedScan: ~Copyable {
 
   // MARK: Rows
 
-  /// Whether so few rows pass that looking at all of them by the filter costs less than by the index: judged by rows
-  /// spread over the slice.
-  private func isRare(_ filter: RowFilter, _ index: ScanIndex) -> Bool {
-    let size = min(512, index.count)
-    var passed = 0
-    for place in 0..<size where filter.passes(Int(index.rows[place * index.count / size])) { passed += 1 }
-    return passed * Self.rareFrom <= size
+  /// Asks for what is read next of a row that waits.
+  @inline(__always)
+  private func prefetch(_ slice: Slice, _ index: ScanIndex, _ position: Int) {
+    if index.heads == nil {
+      cscoring_prefetch(slice.vectors.baseAddress! + Int(index.rows[position]) * slice.stride)
+    } else {
+      cscoring_prefetch(index.full + position * index.fullStride)
+    }
+  }
+
+  /// Of the rows that were picked, keeps those whose bit says that they pass the filter.
+  private static func keep(
+    _ picked: UnsafeMutablePointer<UInt32>, _ products: UnsafeMutablePointer<Int32>, _ found: Int, _ start: Int,
+    _ passing: UnsafePointer<UInt64>
+  ) -> Int {
+    var kept = 0
+    for place in 0..<found {
+      let row = Int(picked[place]) - start
+      picked[kept] = picked[place]
+      products[kept] = products[place]
+      kept += Int(passing[row / 64] >> UInt64(row % 64) & 1)
+    }
+    return kept
   }
 
   /// The greatest value that `wanted` of the rows with the greatest norms are known to reach; −∞ when they are too few.
@@ -253,7 +280,7 @@ package struct IndexedScan: ~Copyable {
     let numbers = self.numbers.room(for: size)
     var count = 0
     for position in 0..<size {
-      if let filter, !filter.passes(Int(index.rows[position])) { continue }
+      if let filter, !filter.passes(position) { continue }
       numbers[count] = UInt32(position)
       count += 1
     }
@@ -278,9 +305,9 @@ package struct IndexedScan: ~Copyable {
     return Double(RowKey(bits: keys[wanted - 1]).score.nextDown)
   }
 
-  /// Of the rows at the neck, passes those on whose heads and necks let them reach `limit`, and that pass the filter.
+  /// Of the rows at the neck, passes those on whose heads and necks let them reach `limit`.
   private mutating func lookAtNecks(
-    _ index: ScanIndex, _ look: Look, _ necks: UnsafePointer<UInt8>, _ filter: RowFilter?, limit: Double, _ count: Int,
+    _ index: ScanIndex, _ look: Look, _ necks: UnsafePointer<UInt8>, limit: Double, _ count: Int,
     _ waitingCount: inout Int
   ) {
     let positions = atNeck.room(for: Self.room)
@@ -297,7 +324,6 @@ package struct IndexedScan: ~Copyable {
         least = look.least(limit, index.blocks[number].neck, index.blocks[number].norm)
       }
       guard headProducts[place] + products[place] >= least else { continue }
-      if let filter, !filter.passes(Int(index.rows[position])) { continue }
       cscoring_prefetch(index.full + position * index.fullStride)
       waiting[waitingCount] = positions[place]
       waitingCount += 1

@@ -78,12 +78,15 @@ package final class ScanIndex: @unchecked Sendable {
   /// 16 bytes of each row.
   let necks: UnsafeMutablePointer<UInt8>?
   let axes: Axes?
+  /// The slice's columns, by position.
+  let columns: [UnsafePointer<Float>]
   let memory: AlignedMemory
 
   init(
     plan: Plan, count: Int, memory: AlignedMemory, rows: UnsafeMutablePointer<UInt32>,
     blocks: UnsafeMutablePointer<Block>, full: UnsafeMutablePointer<UInt8>, fullStride: Int,
-    heads: UnsafeMutablePointer<UInt8>?, necks: UnsafeMutablePointer<UInt8>?, axes: Axes?
+    heads: UnsafeMutablePointer<UInt8>?, necks: UnsafeMutablePointer<UInt8>?, axes: Axes?,
+    columns: [UnsafePointer<Float>]
   ) {
     self.plan = plan
     self.count = count
@@ -96,10 +99,13 @@ package final class ScanIndex: @unchecked Sendable {
     self.heads = heads
     headBytes = if case .head(let bytes) = plan { bytes } else { 0 }
     self.necks = necks
+    self.columns = columns
     self.axes = axes
   }
 
   package var memoryFootprint: Int { memory.bytes.count }
+  /// Bytes of each row that the first look reads.
+  package var firstLookBytes: Int { heads == nil ? fullStride : headBytes }
 }
 
 /// Bounds of float32 and float64 arithmetic that every test of the index allows for.

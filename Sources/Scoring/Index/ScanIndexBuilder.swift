@@ -67,6 +67,7 @@ extension ScanIndex {
       let (rowsAt, blocksAt) = (section(count * 4), section(blockCount * MemoryLayout<Block>.stride))
       let (headsAt, fullAt) = (section(places * headBytes), section(places * fullStride))
       let necksAt = section(hasNecks ? places * 16 : 0)
+      let columnsAt = slice.columns.map { _ in section(count * 4) }
       let memory = AlignedMemory(byteCount: end)
       let base = memory.bytes.baseAddress.unsafelyUnwrapped
       let rows = (base + rowsAt).bindMemory(to: UInt32.self, capacity: count)
@@ -80,6 +81,11 @@ extension ScanIndex {
       necks?.initialize(repeating: 128, count: places * 16)
       full.initialize(repeating: 128, count: places * fullStride)
 
+      let columns = zip(slice.columns, columnsAt).map { column, place -> UnsafePointer<Float> in
+        let values = (base + place).bindMemory(to: Float.self, capacity: count)
+        for position in 0..<count { (values + position).initialize(to: column.values[Int(order[position])]) }
+        return UnsafePointer(values)
+      }
       var room = Room(stride: stride)
       for block in 0..<blockCount {
         let positions = block * blockRows..<min(count, (block + 1) * blockRows)
@@ -93,7 +99,8 @@ extension ScanIndex {
       }
       return ScanIndex(
         plan: headBytes > 0 ? plan : .full, count: count, memory: memory, rows: rows, blocks: blocks, full: full,
-        fullStride: fullStride, heads: headBytes > 0 ? heads : nil, necks: necks, axes: headBytes > 0 ? axes : nil)
+        fullStride: fullStride, heads: headBytes > 0 ? heads : nil, necks: necks, axes: headBytes > 0 ? axes : nil,
+        columns: columns)
     }
 
     /// Memory for one block's rounding.

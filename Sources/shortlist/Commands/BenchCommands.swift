@@ -16,84 +16,119 @@ extension Command {
           from a seed (--data), or read: .npy, or raw little-endian float32 with --dimension.
           """,
         example: "shortlist bench scan --data flat --rows 1000000",
-        options: [
-          Option(
-            name: "data", kind: .choice(SyntheticItems.Kind.allCases.map(\.rawValue)), placeholder: "KIND",
-            help: "what rows to make", standard: "structured"),
-          .integer("rows", "how many", in: 1...100_000_000, standard: 1_000_000),
-          .integer("dimension", "of the rows", in: 1...4096, standard: 64),
-          .integer("queries", "how many", in: 1...1_000_000, standard: 1000),
-          .integer("k", "the best so many", in: 1...10_000, standard: 100),
-          .integer("shards", "the rows lie in so many slices", in: 1...4096, standard: 1),
-          .text("items", "FILE", "rows, instead of made ones"),
-          .text("query-file", "FILE", "queries, with --items"),
+        options: scanOptions + [
           Option(
             name: "plan", kind: .choice(["auto"] + ScanBenchmark.ScanPlan.allCases.map(\.rawValue)),
-            placeholder: "PLAN", help: "what a scan reads first", standard: "auto"),
+            placeholder: "PLAN", help: "what a scan reads first", standard: "auto")
         ],
         run: { try BenchRun.scan($0) }),
+      Command(
+        name: "filter",
+        summary: "Exact retrieval under filters that keep all, half, a tenth and a hundredth of the rows",
+        discussion: "As bench scan, once per filter. The filter compares a column of random numbers.",
+        example: "shortlist bench filter --data flat",
+        options: scanOptions,
+        run: { try BenchRun.filter($0) }),
       Command(
         name: "trees",
         summary: "A tree ranker: nanoseconds a row",
         discussion: """
           Times batches of rows on one core and compares every score with the trees' definition. The trees are made from
-          a seed, or read: --model, a LightGBM text model, with --inputs, raw little-endian float32, row after row, and
+          a seed, or read: --model, a LightGBM text model, with --rows, .npy or raw little-endian float32, and
           --expected, raw float64, what LightGBM says of them.
           """,
-        example: "shortlist bench trees --model model.txt --inputs inputs.f32",
+        example: "shortlist bench trees --model model.txt --rows rows.npy",
         options: [
           .integer("trees", "how many to make", in: 1...100_000, standard: 500),
           .integer("leaves", "of each", in: 2...10_000, standard: 63),
           .integer("features", "that they ask", in: 1...10_000, standard: 50),
           .text("model", "FILE", "a LightGBM text model, instead of made trees"),
-          .text("inputs", "FILE", "rows, with --model"),
-          .text("expected", "FILE", "the rows' scores, with --inputs"),
+          .text("rows", "FILE", "rows to score, with --model: .npy or raw"),
+          .text("expected", "FILE", "the rows' scores, with --rows"),
         ],
         run: { try BenchRun.trees($0) }),
     ])
+
+  private static let scanOptions: [Option] = [
+    Option(
+      name: "data", kind: .choice(SyntheticItems.Kind.allCases.map(\.rawValue)), placeholder: "KIND",
+      help: "what rows to make", standard: "structured"),
+    .integer("rows", "how many", in: 1...100_000_000, standard: 1_000_000),
+    .integer("dimension", "of the rows", in: 1...4096, standard: 64),
+    .integer("count", "queries: so many are made, or read at most", in: 1...1_000_000, standard: 1000),
+    .integer("k", "the best so many", in: 1...10_000, standard: 100),
+    .integer("shards", "the rows lie in so many slices", in: 1...4096, standard: 1),
+    .text("items", "FILE", "rows, instead of made ones"),
+    .text("queries", "FILE", "queries, with --items"),
+  ]
 }
 
 enum BenchRun {
   static func scan(_ invocation: Invocation) throws -> Int32 {
-    var benchmark = ScanBenchmark(items: Vectors(dimension: 1, values: []), queries: Vectors(dimension: 1, values: []))
+    var benchmark = try made(invocation)
+    benchmark.plan = ScanBenchmark.ScanPlan(rawValue: invocation.text("plan"))
+    let report = benchmark.run { Console.live($0) }
+    Console.live("")
+    if invocation.json { try Console.printJSON(report) } else { Console.print(text(report)) }
+    return report.different == 0 ? 0 : 1
+  }
+
+  static func filter(_ invocation: Invocation) throws -> Int32 {
+    var benchmark = try made(invocation)
+    var all: Double?
+    var different = 0
+    for keep in [nil, 0.5, 0.1, 0.01] as [Double?] {
+      benchmark.keep = keep
+      let report = benchmark.run { Console.live($0) }
+      Console.live("")
+      different += report.different
+      let unfiltered = all ?? report.ms_per_query
+      all = unfiltered
+      if invocation.json {
+        try Console.printJSON(report)
+      } else {
+        Console.print(
+          String(
+            format: "keeps %5.1f %%  median %7.3f ms  95 %% %7.3f ms  %5.2f × the unfiltered  %d of %d answers equal",
+            (keep ?? 1) * 100, report.ms_per_query, report.p95_ms, report.ms_per_query / unfiltered,
+            report.compared - report.different, report.compared))
+      }
+    }
+    return different == 0 ? 0 : 1
+  }
+
+  private static func made(_ invocation: Invocation) throws -> ScanBenchmark {
+    var benchmark: ScanBenchmark
     let dimension = invocation.integer("dimension")
     if let file = invocation.optional("items") {
-      guard let queries = invocation.optional("query-file") else {
-        throw UsageError("--items needs --query-file: the queries to ask of them")
+      guard let queries = invocation.optional("queries") else {
+        throw UsageError("--items needs --queries: what to ask of them")
       }
-      benchmark.items = try vectors(file, dimension: dimension)
-      benchmark.queries = try vectors(queries, dimension: dimension)
+      benchmark = ScanBenchmark(
+        items: try vectors(file, dimension: dimension), queries: try vectors(queries, dimension: dimension))
       guard benchmark.items.dimension == benchmark.queries.dimension else {
         throw UsageError(
           "\(file) has \(benchmark.items.dimension) dimensions, \(queries) has \(benchmark.queries.dimension)")
       }
-      let wanted = invocation.integer("queries") * benchmark.queries.dimension
+      let wanted = invocation.integer("count") * benchmark.queries.dimension
       benchmark.queries.values = Array(benchmark.queries.values.prefix(wanted))
     } else {
       Console.live("making \(invocation.integer("rows")) rows")
       let made = SyntheticItems.make(
         SyntheticItems.Kind(rawValue: invocation.text("data")) ?? .structured, items: invocation.integer("rows"),
-        queries: invocation.integer("queries"), dimension: dimension)
-      (benchmark.items, benchmark.queries) = (made.items, made.queries)
+        queries: invocation.integer("count"), dimension: dimension)
+      benchmark = ScanBenchmark(items: made.items, queries: made.queries)
     }
     benchmark.k = invocation.integer("k")
     benchmark.shards = invocation.integer("shards")
-    benchmark.plan = ScanBenchmark.ScanPlan(rawValue: invocation.text("plan"))
-    let report = benchmark.run { Console.live($0) }
-    Console.live("")
-    if invocation.json {
-      try Console.printJSON(report)
-    } else {
-      Console.print(text(report))
-    }
-    return report.different == 0 ? 0 : 1
+    return benchmark
   }
 
   static func trees(_ invocation: Invocation) throws -> Int32 {
     var benchmark: TreeBenchmark
     if let model = invocation.optional("model") {
-      guard let inputs = invocation.optional("inputs") else {
-        throw UsageError("--model needs --inputs: the rows to score")
+      guard let inputs = invocation.optional("rows") else {
+        throw UsageError("--model needs --rows: the rows to score")
       }
       let ensemble = try LightGBMFile.read(model)
       benchmark = TreeBenchmark(ensemble: ensemble, inputs: try vectors(inputs, dimension: ensemble.features.count))
@@ -156,9 +191,9 @@ enum BenchRun {
     return """
       \(report.rows) rows of \(report.dimension), \(report.shards) shards, best \(report.k), one core; \
       plan: \(report.plan)
-      \(line("plain read", report.read_ms, String(format: "%.1f GB/s", gigabytes / report.read_ms)))
+      \(line("plain read", report.limit_ms, String(format: "%.1f GB/s", gigabytes / report.limit_ms)))
       \(line("plain scan", report.plain_ms, String(format: "%.1f GB/s", gigabytes / report.plain_ms)))
-      \(line("exact", report.median_ms, "median of \(report.queries) queries"))
+      \(line("exact", report.ms_per_query, "median of \(report.queries) queries"))
       \(line("", report.p95_ms, "95 %"))
       \(line("", report.max_ms, "slowest"))
       rows of a query: \(Int(report.rows_read)) looked at, \(Int(report.rows_passed)) passed, \
