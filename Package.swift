@@ -69,7 +69,9 @@ let package = Package(
     .testTarget(
       name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: settings),
     .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: settings),
-    .testTarget(name: "CommandTests", dependencies: ["ClusterHarness", "shortlist"], swiftSettings: settings),
+    .testTarget(
+      name: "CommandTests", dependencies: ["RankingCore", "Bundles", "Benchmarks", "ClusterHarness", "shortlist"],
+      swiftSettings: settings),
     .testTarget(
       name: "ClusterTests",
       dependencies: ["RankingCore", "Wire", "Bundles", "Oracle", "Transport", "ClusterHarness", "shortlist"],

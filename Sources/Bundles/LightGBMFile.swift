@@ -17,16 +17,7 @@ import Scoring
 //
 // What it does with a value is LightGBM 4's `Tree::NumericalDecision` and `Tree::CategoricalDecision`.
 
-public enum LightGBMFile {
-  /// The model of a file.
-  public static func read(_ path: String) throws(InputError) -> TreeEnsemble {
-    let bytes = try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax)
-    guard isOne(bytes) else {
-      throw InputError(file: path, line: 1, "is no LightGBM text model: it would start with a line \"tree\"")
-    }
-    return try parse(bytes, path: path)
-  }
-
+enum LightGBMFile {
   static func isOne(_ bytes: [UInt8]) -> Bool { bytes.starts(with: Array("tree\n".utf8)) }
 
   /// - Throws: with the line, when the text is cut off or damaged, or the model is of a kind that is not supported.

@@ -15,6 +15,20 @@ import Scoring
 //
 // Features are named as above, in a model of trees, too; a category is then its place in the schema's list.
 
+/// Trained models as libraries write them, without a schema.
+public enum RankerModel {
+  /// A LightGBM text or an XGBoost JSON model.
+  public static func trees(_ path: String) throws(InputError) -> TreeEnsemble {
+    let bytes = try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax)
+    if LightGBMFile.isOne(bytes) { return try LightGBMFile.parse(bytes, path: path) }
+    if XGBoostFile.isOne(bytes) { return try XGBoostFile.parse(bytes, path: path) }
+    throw InputError(
+      file: path, line: 1,
+      "is neither a LightGBM text model, which starts with a line \"tree\", nor an XGBoost JSON model, which starts "
+        + "with {\"learner\"")
+  }
+}
+
 enum RankerFile {
   private struct File: Codable {
     struct Term: Codable {

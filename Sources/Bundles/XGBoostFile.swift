@@ -13,7 +13,7 @@ import Scoring
 // A value goes left when it is less than the condition; of a categorical split, when it is none of the categories.
 // A leaf's value is its `split_conditions`. Sums are float32, from the base score on, in the order of the trees.
 
-public enum XGBoostFile {
+enum XGBoostFile {
   private struct File: Decodable {
     struct Learner: Decodable {
       var feature_names: [String]?
@@ -51,12 +51,7 @@ public enum XGBoostFile {
     var learner: Learner
   }
 
-  /// The model of a file.
-  public static func read(_ path: String) throws(InputError) -> TreeEnsemble {
-    try parse(try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax), path: path)
-  }
-
-  /// Whether these bytes, of which it is known that they are JSON, are a model: no other file begins so.
+  /// Whether these bytes are a model: no other file begins so.
   static func isOne(_ bytes: [UInt8]) -> Bool {
     let start = bytes.prefix(64).filter { $0 > UInt8(ascii: " ") }
     return start.starts(with: Array("{\"learner\":".utf8))

@@ -128,7 +128,12 @@ public struct TreeEnsemble: Sendable, Equatable {
   /// The definition: one row's score, tree by tree. `nil` when it is no finite float32.
   ///
   /// - Parameter values: one per feature, NaN = not there.
-  public func score(_ values: [Float]) -> Float? {
+  public func score(_ values: [Float]) -> Float? { finished(sum(values)) }
+
+  /// The score before its output's transform.
+  public func raw(_ values: [Float]) -> Double { sum(values) * factor }
+
+  private func sum(_ values: [Float]) -> Double {
     var sum = base
     for tree in trees {
       var place = tree.nodes.isEmpty ? ~0 : 0
@@ -139,7 +144,7 @@ public struct TreeEnsemble: Sendable, Equatable {
       sum += tree.leaves[~place]
       if isSingle { sum = Double(Float(sum)) }
     }
-    return finished(sum)
+    return sum
   }
 
   private func goesRight(_ node: Node, _ value: Float) -> Bool {

@@ -34,15 +34,15 @@ extension Command {
         summary: "A tree ranker: nanoseconds a row",
         discussion: """
           Times batches of rows on one core and compares every score with the trees' definition. The trees are made from
-          a seed, or read: --model, a LightGBM text model, with --rows, .npy or raw little-endian float32, and
-          --expected, raw float64, what LightGBM says of them.
+          a seed, or read: --model, LightGBM text or XGBoost JSON, with --rows, .npy or raw little-endian float32, and
+          --expected, raw float64, what the library says of them.
           """,
         example: "shortlist bench trees --model model.txt --rows rows.npy",
         options: [
           .integer("trees", "how many to make", in: 1...100_000, standard: 500),
           .integer("leaves", "of each", in: 2...10_000, standard: 63),
           .integer("features", "that they ask", in: 1...10_000, standard: 50),
-          .text("model", "FILE", "a LightGBM text model, instead of made trees"),
+          .text("model", "FILE", "LightGBM text or XGBoost JSON, instead of made trees"),
           .text("rows", "FILE", "rows to score, with --model: .npy or raw"),
           .text("expected", "FILE", "the rows' scores, with --rows"),
         ],
@@ -130,7 +130,7 @@ enum BenchRun {
       guard let inputs = invocation.optional("rows") else {
         throw UsageError("--model needs --rows: the rows to score")
       }
-      let ensemble = try LightGBMFile.read(model)
+      let ensemble = try RankerModel.trees(model)
       benchmark = TreeBenchmark(ensemble: ensemble, inputs: try vectors(inputs, dimension: ensemble.features.count))
       if let expected = invocation.optional("expected") {
         let data = try Data(contentsOf: URL(fileURLWithPath: expected))
