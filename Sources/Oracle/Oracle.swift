@@ -168,7 +168,12 @@ public final class Oracle {
         if let filter = request.filter, !passes(item, filter) { continue }
         scored.append((item, Self.dot(item.vector, query)))
       }
-      if case .retrieve = request.kind { scored = Array(Self.sorted(scored).prefix(r)) }
+      if case .retrieve = request.kind {
+        scored = Self.sorted(scored)
+        // With a ranker the cap is on final scores, among the R best of retrieval.
+        if ranker == nil, let diversity = request.diversity { scored = capped(scored, diversity) }
+        scored = Array(scored.prefix(r))
+      }
       if let ranker {
         scored = scored.compactMap { entry in
           rank(entry.item, entry.score, ranker, userValues, context).map { (entry.item, $0) }
@@ -178,6 +183,7 @@ public final class Oracle {
       all += scored
     }
     all = Self.sorted(all)
+    if let diversity = request.diversity { all = capped(all, diversity) }
     if case .retrieve = request.kind { all = Array(all.prefix(request.k)) }
     if case .rank(let wanted) = request.kind, request.minScore == nil, request.filter == nil {
       let there = Set(all.map(\.item.id)).union(request.exclude)
@@ -196,6 +202,20 @@ public final class Oracle {
       entries: all.indices.map { Answer.Entry(item: list[$0], list: 0, position: Int32($0)) }, lists: [list],
       coldStart: coldStart, coverage: coverage(speaking), candidates: r,
       quality: Double(r) / Double(request.candidatesAsked), unknown: unknown, requestID: request.requestID, took: .zero)
+  }
+
+  /// The list without the items whose group is full when their turn comes.
+  private func capped(
+    _ items: [(item: Item, score: Float)], _ diversity: Diversity
+  ) -> [(item: Item, score: Float)] {
+    guard let column = bundle.itemColumns.firstIndex(where: { $0.name == diversity.field }) else { return items }
+    var counts: [Float: Int] = [:]
+    return items.filter { entry in
+      let group = entry.item.columns[column]
+      guard !group.isNaN else { return true }
+      counts[group, default: 0] += 1
+      return counts[group]! <= diversity.max
+    }
   }
 
   /// Whether an item passes, by the filter's own words.

@@ -21,6 +21,8 @@ public struct ScoreQuery: Sendable, Equatable {
   public var minScore: Float?
   /// Which items may be among the candidates; `nil` = all.
   public var filter: FilterProgram?
+  /// At most so many of a group; the reply's list then says each item's group.
+  public var cap: GroupCap?
   /// One per user column of the release; NaN = missing.
   public var userValues: [Float]
   /// One per context column of the release; NaN = missing.

@@ -63,6 +63,7 @@ public struct RankingRequest: Sendable, Equatable {
   public var minScore: Float?
   /// `nil` = every item.
   public var filter: Filter?
+  public var diversity: Diversity?
   public var timeout: Duration?
   public var minCoverage: Double
   /// From this share of the items on, wait only a quarter of what remains for the rest; `nil` = wait for all.
@@ -94,7 +95,8 @@ public struct RankingRequest: Sendable, Equatable {
     a.kind == b.kind && a.subject == b.subject && a.model == b.model && a.version == b.version && a.k == b.k
       && a.candidates == b.candidates && a.excludeSeen == b.excludeSeen && a.exclude == b.exclude
       && a.context.elementsEqual(b.context, by: { $0.name == $1.name && $0.value == $1.value })
-      && a.minScore == b.minScore && a.filter == b.filter && a.timeout == b.timeout && a.minCoverage == b.minCoverage
+      && a.minScore == b.minScore && a.filter == b.filter && a.diversity == b.diversity && a.timeout == b.timeout
+      && a.minCoverage == b.minCoverage
       && a.earlyAt == b.earlyAt && a.sticky == b.sticky && a.session == b.session && a.priority == b.priority
       && a.requestID == b.requestID
   }

@@ -28,11 +28,13 @@ public struct TextColumn: Sendable, Equatable {
   public subscript(index: Int) -> String { String(decoding: bytes[range(index)], as: UTF8.self) }
 }
 
-/// Items best first: three columns of one length.
+/// Items best first: columns of one length.
 public struct ScoredList: Sendable, Equatable {
   public var ordinals: [UInt64] = []
   public var scores: [Float] = []
   public var ids = TextColumn()
+  /// The items' groups, where a cap was asked for; NaN = none. Else empty.
+  public var groups: [Float] = []
 
   public init() {}
   public var count: Int { ordinals.count }
@@ -47,10 +49,16 @@ public struct ScoredList: Sendable, Equatable {
     ids.append(id)
   }
 
+  /// NaN is no group, wherever it comes from: lists are equal when their items' groups are.
+  public static func == (a: ScoredList, b: ScoredList) -> Bool {
+    a.ordinals == b.ordinals && a.scores == b.scores && a.ids == b.ids
+      && a.groups.elementsEqual(b.groups) { $0 == $1 || ($0.isNaN && $1.isNaN) }
+  }
+
   /// Whether the columns have one length, no score is NaN and the order is the total order: what a reply from another
   /// process must satisfy before it may be merged.
   public var isWellFormed: Bool {
-    guard scores.count == count, ids.count == count else { return false }
+    guard scores.count == count, ids.count == count, groups.isEmpty || groups.count == count else { return false }
     for index in 0..<count where scores[index].isNaN { return false }
     for index in 1..<max(1, count) where !self[index - 1].precedes(self[index]) { return false }
     return true

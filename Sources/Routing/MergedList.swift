@@ -18,6 +18,19 @@ struct MergedList: Sendable {
     lists.removeAll(keepingCapacity: true)
   }
 
+  /// Leaves out what lies beyond the groups' cap, and cuts the rest at `limit`. For a list joined without limit.
+  mutating func cap(_ cap: GroupCap, limit: Int) {
+    var counts = GroupCounts(max: cap.max)
+    var kept = 0
+    for entry in entries where kept < limit {
+      let groups = lists[Int(entry.list)].groups
+      guard groups.isEmpty || counts.takes(groups[Int(entry.position)]) else { continue }
+      entries[kept] = entry
+      kept += 1
+    }
+    entries.removeLast(entries.count - kept)
+  }
+
   /// Gives away what was joined; the list is empty afterwards.
   mutating func take() -> (entries: [Answer.Entry], lists: [ScoredList]) {
     defer {

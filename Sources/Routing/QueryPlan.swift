@@ -7,6 +7,14 @@ extension Flight {
   /// What the request's subject means in `release`, as far as it can be said without asking workers.
   func resolveSubject(_ release: Release) throws(RankingError) {
     query.contextValues = release.contextValues(request.context)
+    query.cap =
+      if let diversity = request.diversity {
+        try GroupCap(diversity, columns: release.itemColumns)
+      } else {
+        nil
+      }
+    // What another leg's items push over a cap makes room for more: nothing is cut before all is joined.
+    if query.cap != nil { merged.begin(limit: .max) }
     query.filter =
       if let filter = request.filter { try FilterProgram(filter, columns: release.itemColumns) } else { nil }
     query.userValues =

@@ -192,6 +192,7 @@ extension Router {
     (reply.release == flight.release || policy.planted.contains(.versionNotPinnedOnRetry))
       && reply.shards.allSatisfy(flight.legShards[leg.shards].contains)
       && reply.items.count <= flight.query.k && reply.items.isWellFormed
+      && reply.items.groups.count == (flight.query.cap == nil ? 0 : reply.items.count)
   }
 
   /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded

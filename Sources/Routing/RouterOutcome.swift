@@ -53,6 +53,7 @@ extension Router {
             + Self.listed(coverage.missing), missing: coverage.missing))
     }
     var unknown = flight.unknown
+    if let cap = flight.query.cap { flight.merged.cap(cap, limit: flight.query.k) }
     let (entries, lists) = flight.merged.take()
     if case .rank(let items) = flight.request.kind {
       unknown += Self.unranked(items, flight, coverage, entries, lists)

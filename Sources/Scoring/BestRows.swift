@@ -1,3 +1,5 @@
+import RankingCore
+
 // The best `limit` keys of a stream. A heap moves something for every key that enters; this appends, and each time its
 // room is full it throws the worse half away by a quickselect:
 //
@@ -16,6 +18,11 @@ package struct BestRows: ~Copyable {
   package private(set) var limit = 1
   private var room = 1
   private var count = 0
+  /// With a cap: the groups by row, and how many of each are kept.
+  private var groups: UnsafePointer<Float>?
+  private var taken = GroupCounts(max: 1)
+  /// Whether a cap on groups decides, beside the keys, which are the best.
+  package var isCapped: Bool { groups != nil }
   /// Only keys above this can still be among the best; 0 until `limit` keys have been pruned once.
   package private(set) var floor: UInt64 = 0
 
@@ -26,7 +33,11 @@ package struct BestRows: ~Copyable {
   package var threshold: Float { floor == 0 ? -.infinity : RowKey(bits: floor).score }
 
   /// Forgets everything and makes room for the best `limit` (at least 1) of at most `stream` keys.
-  package mutating func begin(limit: Int, of stream: Int) {
+  ///
+  /// - Parameter groups: with `cap`, the rows' groups, by rank: the best are then those of the capped list.
+  package mutating func begin(limit: Int, of stream: Int, cap: GroupCap? = nil, groups: UnsafePointer<Float>? = nil) {
+    self.groups = cap == nil ? nil : groups
+    if let cap { taken = GroupCounts(max: cap.max) }
     self.limit = max(1, min(limit, stream))
     room = self.limit + max(self.limit, BestRows.spareMin)
     keys = buffer.room(for: room)
@@ -44,7 +55,7 @@ package struct BestRows: ~Copyable {
 
   /// The best `limit` of what was offered, in any order; valid until the next `begin` or `offer`.
   package mutating func chosen() -> UnsafeMutableBufferPointer<UInt64> {
-    if count > limit { prune() }
+    if count > limit || isCapped { prune() }
     return UnsafeMutableBufferPointer(start: keys, count: count)
   }
 
@@ -63,9 +74,24 @@ package struct BestRows: ~Copyable {
 
   @inline(never)
   private mutating func prune() {
+    if let groups { return pruneCapped(groups) }
     BestRows.select(keys, count: count, limit: limit)
     count = limit
     floor = keys[limit - 1]
+  }
+
+  /// Keeps the capped list of what was offered: what is passed over now would be passed over later, too.
+  private mutating func pruneCapped(_ groups: UnsafePointer<Float>) {
+    BestRows.sort(keys, count: count)
+    taken.removeAll()
+    var kept = 0
+    for place in 0..<count where kept < limit {
+      guard taken.takes(groups[Int(RowKey(bits: keys[place]).rank)]) else { continue }
+      keys[kept] = keys[place]
+      kept += 1
+    }
+    count = kept
+    floor = kept == limit ? keys[limit - 1] : 0
   }
 
   /// Moves the `limit` greatest of `count` distinct keys to the front, the least of them last among these.

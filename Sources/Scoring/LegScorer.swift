@@ -55,26 +55,29 @@ public final class LegScorer {
     vector.update(repeating: 0, count: stride)
     for (index, value) in query.vector.enumerated() { vector[index] = value }
 
-    merged.begin(limit: limit)
+    // Capped lists are joined whole, and capped again.
+    merged.begin(limit: query.cap == nil ? limit : .max)
     var dropped = 0
     for (index, task) in request.tasks.enumerated() {
       guard let slice = holding.slice(task.shard) else { return .failure(.wrongVersion) }
       exclude(task, in: slice)
       for source in sources {
-        guard collect(source, task: task, slice: slice, query: vector, filter: query.filter, cancelled: cancelled)
-        else {
-          return .failure(.deadlineExceeded)
-        }
+        guard
+          collect(
+            source, task: task, slice: slice, query: vector, of: query, ranker: holding.ranker, cancelled: cancelled)
+        else { return .failure(.deadlineExceeded) }
       }
       let candidates = phase1.chosen()
-      phase2.begin(limit: limit, of: candidates.count)
+      phase2.begin(
+        limit: limit, of: candidates.count, cap: query.cap, groups: query.cap.map { slice.columnBases[$0.column] })
       dropped += holding.ranker.rank(candidates, of: slice, query: query, memory: &ranking, into: &phase2)
       if cancelled.isCancelled { return .failure(.deadlineExceeded) }
       merged.join(phase2.sorted(), slice: slice, task: index)
     }
     return .success(
       ScoreReply(
-        release: holding.release, shards: request.tasks.map(\.shard), items: merged.list(request.tasks, holding),
+        release: holding.release, shards: request.tasks.map(\.shard),
+        items: merged.list(request.tasks, holding, cap: query.cap, limit: limit),
         droppedNaN: dropped))
   }
 
@@ -102,6 +105,14 @@ public final class LegScorer {
           + "context columns"
       }
     }
+    if let cap = query.cap {
+      for task in request.tasks {
+        let columns = holding.slice(task.shard)?.columns.count ?? 0
+        guard 0..<columns ~= cap.column, cap.max >= 1 else {
+          return "the cap does not fit \(holding.release): column \(cap.column) of \(columns), at most \(cap.max)"
+        }
+      }
+    }
     if let filter = query.filter {
       for task in request.tasks {
         if let fault = filter.fault(columns: holding.slice(task.shard)?.columns.count ?? 0) {
@@ -127,17 +138,23 @@ public final class LegScorer {
 
   /// Phase 1: puts one source's candidates into `phase1`. False when cancelled.
   private func collect(
-    _ source: CandidateSource, task: ShardTask, slice: Slice, query: UnsafePointer<Float>, filter: FilterProgram?,
-    cancelled: CancellationFlag
+    _ source: CandidateSource, task: ShardTask, slice: Slice, query: UnsafePointer<Float>, of request: ScoreQuery,
+    ranker: Ranker, cancelled: CancellationFlag
   ) -> Bool {
+    let filter = request.filter
     switch source {
     case .vector(let quota):
-      phase1.begin(limit: quota, of: slice.count)
+      // Without a ranker the retrieval score decides alone: it is capped already here, and no row below what the leg
+      // has found so far can be in its reply.
+      let isFinal = if case .none = ranker { true } else { false }
+      let cap = isFinal ? request.cap : nil
+      phase1.begin(limit: quota, of: slice.count, cap: cap, groups: cap.map { slice.columnBases[$0.column] })
+      let reached = isFinal ? merged.threshold() : -.infinity
       if let index = slice.scanIndex {
         return indexed.run(
           slice, index, query: query, excluded: excluded,
-          exclusions: task.excludedOrdinals.count + task.excludedIDs.count, filter: filter, into: &phase1,
-          cancelled: cancelled)
+          exclusions: task.excludedOrdinals.count + task.excludedIDs.count, filter: filter, reached: reached,
+          into: &phase1, cancelled: cancelled)
       }
       return VectorScan.run(
         slice, query: query, excluded: excluded, into: &phase1, scores: scores.room(for: VectorScan.blockRowsMax),

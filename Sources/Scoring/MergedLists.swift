@@ -44,8 +44,16 @@ struct MergedLists: ~Copyable {
     count = total
   }
 
-  /// The entries with their ids.
-  mutating func list(_ tasks: [ShardTask], _ holding: HostedRelease) -> ScoredList {
+  /// The score of the worst entry, when there are as many as wanted: what an item needs to get in.
+  mutating func threshold() -> Float {
+    count == limit && count > 0 ? entries.room(for: count)[count - 1].score : -.infinity
+  }
+
+  /// The entries with their ids; with a cap, those of the capped list, at most `limit`, and their groups.
+  mutating func list(
+    _ tasks: [ShardTask], _ holding: HostedRelease, cap: GroupCap? = nil, limit: Int = .max
+  ) -> ScoredList {
+    var taken = GroupCounts(max: cap?.max ?? 0)
     let entries = self.entries.room(for: max(1, count))
     var list = ScoredList()
     list.ordinals.reserveCapacity(count)
@@ -54,6 +62,11 @@ struct MergedLists: ~Copyable {
     for index in 0..<count {
       let entry = entries[index]
       guard let slice = holding.slice(tasks[Int(entry.task)].shard) else { continue }
+      if let cap {
+        let group = slice.columns[cap.column].values[Int(entry.row)]
+        guard list.count < limit, taken.takes(group) else { continue }
+        list.groups.append(group)
+      }
       list.append(entry.item, id: slice.id(ofRow: Int(entry.row)))
     }
     return list

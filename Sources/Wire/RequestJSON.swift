@@ -9,12 +9,12 @@ public enum PublicAPI: String, Sendable, CaseIterable {
     "model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage", "early_at",
     "sticky", "session", "filter",
   ]
-  private static let later = ["diversity", "explain"]
+  private static let later = ["explain"]
   private static let recommendFields =
-    ["user", "vector", "recent_items", "k", "exclude_seen", "exclude"] + common + later
+    ["user", "vector", "recent_items", "k", "exclude_seen", "exclude", "diversity"] + common + later
   private static let rankFields =
     ["items", "user", "vector", "recent_items", "exclude_seen", "exclude"] + common + later
-  private static let similarFields = ["item", "k", "exclude"] + common + later
+  private static let similarFields = ["item", "k", "exclude", "diversity"] + common + later
   var fields: [String] {
     switch self {
     case .recommend: Self.recommendFields
@@ -132,6 +132,7 @@ struct RequestParser {
       request.priority = priority
     case "context": try context(key)
     case "filter": request.filter = try filter()
+    case "diversity": request.diversity = try diversity()
     case "explain":
       if try boolean(key) { throw unsupported(key) }
     default: throw unsupported(key)
@@ -191,7 +192,7 @@ struct RequestParser {
     guard range.contains(value) else { throw .field(key, must) }
     return value
   }
-  private mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(RequestFailure) -> Int {
+  mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(RequestFailure) -> Int {
     var must: String { "a whole number, \(range.lowerBound) to \(range.upperBound)" }
     try expect(.number, key, must)
     let value = try json { (r) throws(JSONError) in try r.double() }

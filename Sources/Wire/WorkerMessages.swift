@@ -21,6 +21,12 @@ extension ScoreRequest {
     if let minScore = query.minScore { writer.fixed32(7, minScore.bitPattern) }
     writer.packed(8, query.userValues)
     writer.packed(9, query.contextValues)
+    if let cap = query.cap {
+      writer.message(12) { writer in
+        writer.uint(1, UInt64(cap.column))
+        writer.uint(2, UInt64(cap.max))
+      }
+    }
     for step in query.filter?.steps ?? [] { writer.message(11) { Self.encode(step, into: &$0) } }
   }
 
@@ -42,6 +48,20 @@ extension ScoreRequest {
       writer.uint(2, UInt64(count))
     case .not: writer.uint(1, 5)
     }
+  }
+
+  private static func cap(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> GroupCap {
+    var reader = ProtoReader(bytes)
+    var cap = GroupCap(column: 0, max: 0)
+    while try reader.next() {
+      switch reader.field {
+      case 1: cap.column = try reader.count(in: 0...WireLimit.itemColumns)
+      case 2: cap.max = try reader.count(in: Diversity.maxRange)
+      default: try reader.skip()
+      }
+    }
+    guard cap.max > 0 else { throw .outOfRange(field: 12, "a cap of 0") }
+    return cap
   }
 
   private static func step(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> FilterProgram.Step {
@@ -104,6 +124,7 @@ extension ScoreRequest {
       case 10:
         guard tasks.count < WireLimit.shards else { throw .outOfRange(field: 10, "more than \(WireLimit.shards)") }
         tasks.append(try Self.task(try reader.raw()))
+      case 12: query.cap = try Self.cap(try reader.raw())
       case 11:
         if query.filter == nil { query.filter = FilterProgram(steps: []) }
         query.filter?.steps.append(try Self.step(try reader.raw()))
@@ -155,6 +176,7 @@ extension ScoreReply {
     if !items.ids.bytes.isEmpty { items.ids.bytes.withUnsafeBytes { writer.raw(6, $0) } }
     writer.uint(7, UInt64(droppedNaN))
     writer.packed(8, items.ids.ends)
+    writer.packed(9, items.groups)
   }
 
   public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
@@ -170,6 +192,7 @@ extension ScoreReply {
       case 6: reply.items.ids.bytes = Array(try reader.raw())
       case 7: reply.droppedNaN = try reader.count(in: 0...Int(Int32.max))
       case 8: try reader.packed(into: &reply.items.ids.ends)
+      case 9: try reader.packed(into: &reply.items.groups)
       default: try reader.skip()
       }
     }

@@ -16,11 +16,13 @@ final class TestBundle {
   var store: String { directory + "/store" }
   static let dimension = 24
 
-  enum Ranking: Sendable { case none, linear, trees }
+  enum Ranking: Sendable { case none, plain, linear, trees }
 
   convenience init(ranked: Bool) throws { try self.init(ranked ? .linear : .none) }
 
-  /// - Parameter itemCount: with more than 2048 a shard, slices are scanned by their index.
+  /// - Parameters:
+  ///   - ranking: none has no columns, plain has columns and no ranker.
+  ///   - itemCount: with more than 2048 a shard, slices are scanned by their index.
   init(_ ranking: Ranking, itemCount: Int = 1500, seed: UInt64 = 11) throws {
     directory = FileManager.default.temporaryDirectory.path + "/shortlist-test-\(UUID().uuidString)"
     try FileManager.default.createDirectory(atPath: directory + "/factors", withIntermediateDirectories: true)
@@ -64,7 +66,7 @@ final class TestBundle {
       try AtomicFile.write(Array((ranking == .trees ? Self.trees : linear).utf8), to: directory + "/ranker")
       options.itemColumns = directory + "/items.csv"
       options.schema = directory + "/schema.json"
-      options.ranker = directory + "/ranker"
+      if ranking != .plain { options.ranker = directory + "/ranker" }
     }
     hasColumns = ranking != .none
     _ = try BundleBuilder(options).build()
@@ -131,6 +133,9 @@ final class TestBundle {
     return (0..<count).map { index in
       var fields: [String] = []
       if hasColumns, generator.below(2) == 0 { fields.append("\"filter\":" + filter()) }
+      let field = ["kind", "price", "new"][generator.below(3)]
+      let diversity = #","diversity":{"field":"\#(field)","max":\#(1 + generator.below(4))}"#
+      let isDiverse = hasColumns && generator.below(3) == 0
       switch index % 6 {
       case 0, 1: fields.append("\"user\":\"\(users[generator.below(users.count)])\"")
       case 2: fields.append("\"user\":\"stranger\"")
@@ -142,7 +147,10 @@ final class TestBundle {
       }
       if index % 6 == 5 {
         let filter = fields.map { $0 + "," }.joined()
-        if index % 12 == 5 { return (.similar, "{\(filter)\"item\":\(item()),\"k\":\(1 + generator.below(30))}") }
+        if index % 12 == 5 {
+          let rest = "\"item\":\(item()),\"k\":\(1 + generator.below(30))"
+          return (.similar, "{\(filter)\(rest)\(isDiverse ? diversity : "")}")
+        }
         let distinct = Set((0..<20).map { _ in items[generator.below(items.count)] }).sorted()
         let wanted = distinct.map { "\"\($0)\"" }.joined(separator: ",")
         return (.rank, "{\(filter)\"items\":[\"ghost\",\(wanted)],\"user\":\"\(users[generator.below(users.count)])\"}")
@@ -153,7 +161,7 @@ final class TestBundle {
       if generator.below(4) == 0 { fields.append("\"candidates\":\(1 + generator.below(40))") }
       if generator.below(5) == 0 { fields.append("\"min_score\":\(generator.below(12))") }
       if generator.below(2) == 0 { fields.append("\"context\":{\"hour\":\(generator.below(24))}") }
-      return (.recommend, "{" + fields.joined(separator: ",") + "}")
+      return (.recommend, "{" + fields.joined(separator: ",") + (isDiverse ? diversity : "") + "}")
     }
   }
 

@@ -26,6 +26,33 @@ import Testing
     #expect(items.map(\.ordinal.rawValue) == [1, 3, 2, 4])
   }
 
+  /// Capped lists, joined in any order and capped again, are the capped list of all items.
+  @Test(arguments: UInt64(1)...20)
+  func cappingLosesNothing(seed: UInt64) {
+    var generator = SeededGenerator(seed: seed)
+    let (most, limit) = (1 + generator.below(3), 1 + generator.below(15))
+    let groups = (0..<60).map { _ in generator.below(6) == 0 ? Float.nan : Float(generator.below(5)) }
+    func capped(_ items: [ScoredItem]) -> [ScoredItem] {
+      var counts = GroupCounts(max: most)
+      return Array(
+        items.sorted { $0.precedes($1) }.filter { counts.takes(groups[Int($0.ordinal.rawValue)]) }.prefix(limit))
+    }
+    let all = (0..<60).map { ScoredItem(score: Float(generator.below(9)), ordinal: ItemOrdinal($0)) }
+    let shards = (0..<4).map { shard in all.filter { $0.ordinal.rawValue % 4 == shard } }
+    var lists = shards.map { shard -> ScoredList in
+      var list = list(capped(shard).map { ($0.score, Int($0.ordinal.rawValue)) })
+      list.groups = list.ordinals.map { groups[Int($0)] }
+      return list
+    }
+    for _ in 0..<3 {
+      lists.shuffle(using: &generator)
+      var merged = MergedList(limit: .max)
+      for list in lists + [lists[0]] { merged.join(list) }
+      merged.cap(GroupCap(column: 0, max: most), limit: limit)
+      #expect(merged.entries.map(\.item) == capped(all))
+    }
+  }
+
   @Test(arguments: UInt64(1)...20)
   func joiningIsCommutativeAssociativeAndIdempotent(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)

@@ -17,6 +17,35 @@ import Testing
     }
   }
 
+  /// With a cap: the list of all keys, walked from the best, without those whose group is full.
+  @Test func keepsTheCappedListOfAnyStream() {
+    var best = BestRows()
+    for seed in 0..<200 as Range<UInt64> {
+      var generator = SeededGenerator(seed: seed)
+      let count = generator.below(2000) + 1
+      let (limit, kinds, most) = (generator.below(100) + 1, generator.below(60) + 1, generator.below(4) + 1)
+      let groups = (0..<count).map { _ in generator.below(9) == 0 ? Float.nan : Float(generator.below(kinds)) }
+      let keys = (0..<count).map { RowKey(score: Float(generator.below(300)), rank: UInt32($0)).bits }
+      var taken: [Float: Int] = [:]
+      let expected = keys.sorted(by: >).filter { key in
+        let group = groups[Int(RowKey(bits: key).rank)]
+        if group.isNaN { return true }
+        taken[group, default: 0] += 1
+        return taken[group]! <= most
+      }.prefix(limit)
+      best.begin(limit: limit, of: count, cap: GroupCap(column: 0, max: most), groups: groups)
+      for (place, key) in keys.enumerated() {
+        best.offer(RowKey(bits: key))
+        if place % 64 == 0 { best.tighten() }
+      }
+      #expect(Array(best.sorted()) == Array(expected), "seed \(seed)")
+    }
+    // And the next stream is not capped.
+    best.begin(limit: 3, of: 5)
+    for rank in 0..<5 as Range<UInt32> { best.offer(RowKey(score: 1, rank: rank)) }
+    #expect(best.sorted().count == 3)
+  }
+
   @Test func keepsTheBestOfAnyStream() {
     var best = BestRows()
     for seed in 0..<200 as Range<UInt64> {

@@ -56,7 +56,12 @@ import Testing
     (#"{"recent_items":["a",7]}"#, "\"recent_items[1]\" must be a text of 1 to 255 bytes"),
     (#"{"user":"a","min_coverage":1.1}"#, "\"min_coverage\" must be a number, 0.0 to 1.0"),
     (#"{"user":"a","timeout_ms":0}"#, "\"timeout_ms\" must be a number, 1.0 to 60000.0"),
-    (#"{"user":"a","diversity":{}}"#, "\"diversity\" is not supported by this release"),
+    (#"{"user":"a","diversity":{}}"#, "\"diversity\" must be an object of \"field\" and \"max\""),
+    (#"{"user":"a","diversity":{"field":"f","max":0}}"#, "\"diversity.max\" must be a whole number, 1 to 1000"),
+    (
+      #"{"user":"a","diversity":{"field":"f","min":1}}"#,
+      "\"diversity\" must be an object of \"field\" and \"max\"; \"min\" is neither"
+    ),
     (#"{"user":"a","explain":true}"#, "\"explain\" is not supported by this release"),
     (#"{"user":"a","user":"b"}"#, "\"user\" is there twice"),
     (#"{"user":"a"} x"#, "the body is not valid JSON: something follows the value (byte 13)"),

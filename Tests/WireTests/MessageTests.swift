@@ -13,6 +13,7 @@ import Wire
       candidates: 1 + generator.below(10_000))
     if generator.below(2) == 0 { query.minScore = Float(generator.unit()) }
     query.userValues = (0..<generator.below(4)).map { Float($0) }
+    if generator.below(2) == 0 { query.cap = GroupCap(column: generator.below(3), max: 1 + generator.below(1000)) }
     if generator.below(2) == 0 {
       query.filter = FilterProgram(steps: [
         .range(column: 0, low: -.infinity, high: 2.5), .isIn(column: generator.below(400), [1, 2]),
@@ -33,6 +34,7 @@ import Wire
       let item = ScoredItem(score: Float(count - index), ordinal: ItemOrdinal(generator.below(1 << 40)))
       Array("item-\(index)-é".utf8).withUnsafeBytes { list.append(item, id: $0) }
     }
+    if generator.below(2) == 0 { list.groups = (0..<count).map { $0 % 3 == 0 ? .nan : Float($0) } }
     return ScoreReply(
       release: ModelVersion(model: "home", version: "v1"), shards: (0..<generator.below(6)).map { ShardID($0 * 100) },
       items: list, droppedNaN: generator.below(3))

@@ -84,10 +84,12 @@ package struct IndexedScan: ~Copyable {
   ///   - query: `slice.stride` finite floats, the padding zero.
   ///   - exclusions: at most so many of the slice's rows are in `excluded`.
   ///   - filter: nil = every row passes.
+  ///   - reached: what a row needs in any case: rows below it need not be offered.
   /// - Returns: false when it was cancelled on the way; `best` is then meaningless.
   package mutating func run(
     _ slice: Slice, _ index: ScanIndex, query: UnsafePointer<Float>, excluded: borrowing ExclusionSet,
-    exclusions: Int, filter: FilterProgram? = nil, into best: inout BestRows, cancelled: some Interruption
+    exclusions: Int, filter: FilterProgram? = nil, reached elsewhere: Float = -.infinity, into best: inout BestRows,
+    cancelled: some Interruption
   ) -> Bool {
     counts = Counts()
     let filter = filter.map { RowFilter(program: $0, columns: index.columns) }
@@ -98,7 +100,10 @@ package struct IndexedScan: ~Copyable {
     let full = fullLook(slice, index, query, norm: norm)
     let (head, neck) = index.axes.map { headLooks(slice, index, $0, query, norm: norm) } ?? (nil, nil)
     // Of the sample's rows, as many as are wanted reach this, even when everything that is excluded is among them.
-    let reached = head == nil ? -.infinity : sample(index, full, filter, wanted: best.limit + exclusions)
+    var reached = Double(elsewhere)
+    if head != nil, !best.isCapped {
+      reached = max(reached, sample(index, full, filter, wanted: best.limit + exclusions))
+    }
 
     let first = head ?? full
     let size = head == nil ? index.fullStride : index.headBytes

@@ -198,7 +198,8 @@ enum BenchRun {
       \(line("", report.max_ms, "slowest"))
       rows of a query: \(Int(report.rows_read)) looked at, \(Int(report.rows_passed)) passed, \
       \(Int(report.rows_scored)) scored
-      built in \(Int(report.build_ms)) ms; \(String(format: "%.2f", memory)) times the memory of float32 and bytes alone
+      index built in \(Int(report.index_ms)) ms; \(String(format: "%.2f", memory)) times the memory of float32 and \
+      bytes alone
       \(report.compared - report.different) of \(report.compared) answers equal the plain scan's
       """
   }
