@@ -14,7 +14,7 @@ public final class SessionMemory {
   private static let headerBytes = 16
   private static let smallestBytes = 32
   private static let classes = 10
-  private static let keptBytesMax = 4 << 20
+  private static let keptBytesMax = 1 << 20
 
   /// Per class the first free block.
   private let free: UnsafeMutablePointer<UnsafeMutableRawPointer?>

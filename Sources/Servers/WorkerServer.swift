@@ -64,7 +64,7 @@ public final class WorkerServer: HTTPServerDelegate {
 
   /// Large blocks get a mapping of their own, always. Left to itself malloc raises the size from which they do as soon
   /// as one is freed, and what shards that come and go leave in its heap is never the right size for the next.
-  private static func returnSlicesToSystem() { _ = clinux_map_blocks_from(1 << 20) }
+  private static func returnSlicesToSystem() { _ = clinux_map_blocks_from(1 << 18) }
 
   init(_ configuration: WorkerConfiguration) throws {
     self.configuration = configuration
@@ -152,6 +152,7 @@ public final class WorkerServer: HTTPServerDelegate {
     hosted[id]?.remove(shard)
     if hosted[id]?.shards.isEmpty == true { hosted[id] = nil }
     countBytes()
+    clinux_trim()
   }
   private func countBytes() { bytesHeld = hosted.values.reduce(0) { $0 + $1.memoryFootprint } }
 
