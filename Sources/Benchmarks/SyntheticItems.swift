@@ -73,10 +73,11 @@ private struct Normals {
     }
     return values
   }
-  static func norm(_ vector: [Double]) -> Double {
+  static func norm(_ vector: [Double]) -> Double { max(1e-300, dot(vector, vector).squareRoot()) }
+  static func dot(_ a: [Double], _ b: [Double]) -> Double {
     var sum = 0.0
-    for value in vector { sum += value * value }
-    return max(1e-300, sum.squareRoot())
+    for place in a.indices { sum += a[place] * b[place] }
+    return sum
   }
 }
 
@@ -113,9 +114,8 @@ private struct World {
       var axis = (0..<dimension).map { _ in source.next() }
       for _ in 0..<2 {
         for other in basis {
-          var dot = 0.0
-          for (a, b) in zip(axis, other) { dot += a * b }
-          for place in axis.indices { axis[place] -= dot * other[place] }
+          let along = Normals.dot(axis, other)
+          for place in axis.indices { axis[place] -= along * other[place] }
         }
       }
       let norm = Normals.norm(axis)
@@ -136,20 +136,7 @@ private struct World {
 
   /// Rotates and appends.
   private func append(_ vector: [Double], to values: inout [Float]) {
-    for axis in rotation {
-      var sum = 0.0
-      axis.withUnsafeBufferPointer { axis in
-        vector.withUnsafeBufferPointer { vector in
-          var parts = SIMD8<Double>.zero
-          for place in stride(from: 0, to: axis.count - 7, by: 8) {
-            for lane in 0..<8 { parts[lane] += axis[place + lane] * vector[place + lane] }
-          }
-          sum = parts.sum()
-          for place in axis.count / 8 * 8..<axis.count { sum += axis[place] * vector[place] }
-        }
-      }
-      values.append(Float(sum))
-    }
+    for axis in rotation { values.append(Float(Normals.dot(axis, vector))) }
   }
 
   func items(_ count: Int, _ source: inout Normals) -> [Float] {

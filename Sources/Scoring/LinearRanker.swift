@@ -38,15 +38,10 @@ public struct LinearRanker: Sendable {
         throw RankerError(
           "linear ranker: term \(index): weight \(term.weight) and missing \(term.missing) must be finite numbers")
       }
-      let (column, count, kind) =
-        switch term.source {
-        case .retrievalScore: (0, 1, "retrieval score")
-        case .item(let column): (column, itemColumns, "item")
-        case .user(let column): (column, userColumns, "user")
-        case .context(let column): (column, contextColumns, "context")
-        }
-      guard 0..<max(0, count) ~= column else {
-        throw RankerError("linear ranker: term \(index): \(kind) column \(column), the schema has \(count)")
+      if let fault = term.source.fault(
+        itemColumns: itemColumns, userColumns: userColumns, contextColumns: contextColumns)
+      {
+        throw RankerError("linear ranker: term \(index): \(fault)")
       }
     }
     self.intercept = intercept

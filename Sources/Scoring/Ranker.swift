@@ -87,6 +87,18 @@ public enum FeatureSource: Sendable, Equatable {
   case user(Int)
   /// A value of the request, by its place in `ScoreQuery.contextValues`.
   case context(Int)
+
+  /// Why it cannot be read from a schema of so many columns, in a few words; `nil` = it can.
+  func fault(itemColumns: Int, userColumns: Int, contextColumns: Int) -> String? {
+    let (column, count, kind) =
+      switch self {
+      case .retrievalScore: (0, 1, "retrieval score")
+      case .item(let column): (column, itemColumns, "item")
+      case .user(let column): (column, userColumns, "user")
+      case .context(let column): (column, contextColumns, "context")
+      }
+    return 0..<max(0, count) ~= column ? nil : "\(kind) column \(column), the schema has \(count)"
+  }
 }
 
 /// Why a ranker cannot be used with a schema: one line.

@@ -18,8 +18,7 @@ struct RowFilter {
 
 /// The bits of a block of rows; one per compute thread.
 struct FilterBits: ~Copyable {
-  static let rows = ScanIndex.blockRows
-  private static let words = rows / 64
+  private static let words = ScanIndex.blockRows / 64
   private var bits = ScratchBuffer<UInt64>()
   private(set) var passed = 0
 

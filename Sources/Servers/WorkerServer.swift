@@ -152,7 +152,8 @@ public final class WorkerServer: HTTPServerDelegate {
     hosted[id]?.remove(shard)
     if hosted[id]?.shards.isEmpty == true { hosted[id] = nil }
     countBytes()
-    clinux_trim()
+    // Not here: it takes malloc's locks, and walks its heaps.
+    loader.submit { clinux_trim() }
   }
   private func countBytes() { bytesHeld = hosted.values.reduce(0) { $0 + $1.memoryFootprint } }
 

@@ -95,11 +95,12 @@ struct Axes {
   }
 
   private static func product(_ matrix: [[Double]], _ vector: [Double]) -> [Double] {
-    matrix.map { row in
-      var sum = 0.0
-      for (a, b) in zip(row, vector) { sum += a * b }
-      return sum
-    }
+    matrix.map { dot($0, vector) }
+  }
+  private static func dot(_ a: [Double], _ b: [Double]) -> Double {
+    var sum = 0.0
+    for (a, b) in zip(a, b) { sum += a * b }
+    return sum
   }
 
   /// Gram and Schmidt, twice, as once leaves errors where vectors were nearly parallel.
@@ -111,9 +112,8 @@ struct Axes {
         let before = norm(axis)
         for _ in 0..<2 {
           for other in basis[..<index] {
-            var dot = 0.0
-            for (a, b) in zip(axis, other) { dot += a * b }
-            for place in axis.indices { axis[place] -= dot * other[place] }
+            let along = dot(axis, other)
+            for place in axis.indices { axis[place] -= along * other[place] }
           }
         }
         let after = norm(axis)
@@ -129,9 +129,5 @@ struct Axes {
       basis[index] = axis
     }
   }
-  private static func norm(_ vector: [Double]) -> Double {
-    var sum = 0.0
-    for value in vector { sum += value * value }
-    return sum.squareRoot()
-  }
+  private static func norm(_ vector: [Double]) -> Double { dot(vector, vector).squareRoot() }
 }

@@ -61,15 +61,10 @@ public final class TreeRanker: Sendable {
       throw RankerError("\(sources.count) sources for \(ensemble.features.count) features")
     }
     for (source, feature) in zip(sources, ensemble.features) {
-      let (column, count) =
-        switch source {
-        case .retrievalScore: (0, 1)
-        case .item(let column): (column, itemColumns)
-        case .user(let column): (column, userColumns)
-        case .context(let column): (column, contextColumns)
-        }
-      guard 0..<max(0, count) ~= column else {
-        throw RankerError("feature \"\(feature.name)\": column \(column), the schema has \(count)")
+      if let fault = source.fault(
+        itemColumns: itemColumns, userColumns: userColumns, contextColumns: contextColumns)
+      {
+        throw RankerError("feature \"\(feature.name)\": \(fault)")
       }
     }
     self.ensemble = ensemble
