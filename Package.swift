@@ -36,19 +36,20 @@ let package = Package(
     .target(name: "Oracle", dependencies: ["RankingCore", "Wire", "Bundles"], swiftSettings: settings),
     .target(
       name: "Training", dependencies: ["CScoring", "RankingCore", "Scoring", "Bundles"], swiftSettings: settings),
-    .target(name: "Benchmarks", dependencies: ["CScoring", "RankingCore", "Scoring"], swiftSettings: settings),
     .target(name: "HTTP2", dependencies: ["CNGHTTP2"], swiftSettings: settings),
     .target(name: "Transport", dependencies: ["CLinux", "RankingCore", "HTTP2"], swiftSettings: settings),
     .target(
       name: "Servers",
       dependencies: ["CLinux", "RankingCore", "Wire", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport"],
       swiftSettings: settings),
+    .target(
+      name: "Benchmarks", dependencies: ["CScoring", "RankingCore", "Scoring", "Servers"], swiftSettings: settings),
     .target(name: "CSpawn", path: "Cluster/Spawn"),
     .target(name: "ClusterHarness", dependencies: ["CSpawn"], path: "Cluster/Harness", swiftSettings: settings),
     .executableTarget(
       name: "shortlist",
       dependencies: [
-        "RankingCore", "Wire", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
+        "RankingCore", "Wire", "Scoring", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
         "ClusterHarness", "Benchmarks",
       ],
       swiftSettings: settings),

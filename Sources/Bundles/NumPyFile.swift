@@ -50,15 +50,28 @@ public enum NumPyFile {
 
   /// Writes it as `numpy.save` would; the file appears whole or not at all.
   public static func write(_ matrix: Matrix, to path: String) throws(InputError) {
+    try write("<f4", rows: matrix.rows, columns: matrix.columns, matrix.values, to: path)
+  }
+
+  /// Writes rows of one length as an int64 array.
+  public static func write(_ rows: [[Int64]], to path: String) throws(InputError) {
+    let columns = rows.first?.count ?? 0
+    precondition(rows.allSatisfy { $0.count == columns }, "the rows have one length")
+    try write("<i8", rows: rows.count, columns: columns, rows.flatMap(\.self), to: path)
+  }
+
+  private static func write<Value: BitwiseCopyable>(
+    _ type: String, rows: Int, columns: Int, _ values: [Value], to path: String
+  ) throws(InputError) {
     var file = try AtomicFile(path: path)
-    var header = "{'descr': '<f4', 'fortran_order': False, 'shape': (\(matrix.rows), \(matrix.columns)), }"
+    var header = "{'descr': '\(type)', 'fortran_order': False, 'shape': (\(rows), \(columns)), }"
     let padding = 63 - (magic.count + 4 + header.utf8.count) % 64
     header += String(repeating: " ", count: padding) + "\n"
     let length = header.utf8.count
     try file.write(magic + [1, 0, UInt8(length & 0xFF), UInt8(length >> 8)])
     try file.write(header)
     var failure: InputError?
-    matrix.values.withUnsafeBytes { bytes in
+    values.withUnsafeBytes { bytes in
       do throws(InputError) { try file.write(bytes) } catch { failure = error }
     }
     if let failure { throw failure }

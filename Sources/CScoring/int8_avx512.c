@@ -59,6 +59,53 @@ VNNI static size_t scan(const uint8_t *groups, size_t chunks, size_t count, cons
   }
 }
 
+// A tile of four queries and four groups: eight loads for sixteen products, which is what the multiplier can keep up
+// with. What lies one call further is asked for, as far as the second-level cache: the first may hold this call's rows.
+INLINE void scan_four(const uint8_t *groups, size_t chunks, size_t count, const int8_t *const *queries,
+                      const int32_t *least, uint32_t first, uint32_t *const *picked, int32_t *const *products,
+                      size_t *found) {
+  size_t g = 0;
+  for (; g + 4 <= count; g += 4) {
+    __m512i acc[4][4];
+    for (int q = 0; q < 4; q++)
+      for (int i = 0; i < 4; i++) acc[q][i] = _mm512_setzero_si512();
+    const uint8_t *tile = groups + g * chunks * 64;
+    for (size_t c = 0; c < chunks; c++) {
+      __m512i rows[4];
+      for (size_t i = 0; i < 4; i++) {
+        const uint8_t *chunk = tile + (i * chunks + c) * 64;
+        rows[i] = _mm512_loadu_si512(chunk);
+        _mm_prefetch((const char *)(chunk + count * chunks * 64), _MM_HINT_T1);
+      }
+      for (int q = 0; q < 4; q++) {
+        int32_t four;
+        memcpy(&four, queries[q] + 4 * c, 4);
+        const __m512i query = _mm512_set1_epi32(four);
+        for (int i = 0; i < 4; i++) acc[q][i] = _mm512_dpbusd_epi32(acc[q][i], rows[i], query);
+      }
+    }
+    for (int q = 0; q < 4; q++) {
+      const __m512i limit = _mm512_set1_epi32(least[q]);
+      for (int i = 0; i < 4; i++)
+        found[q] = keep(picked[q], products[q], found[q], acc[q][i], limit, first + (uint32_t)(16 * (g + i)), 0);
+    }
+  }
+  for (int q = 0; q < 4 && g < count; q++)
+    found[q] += scan_chunks(groups + g * chunks * 64, chunks, count - g, queries[q], least[q],
+                            first + (uint32_t)(16 * g), picked[q] + found[q], products[q] + found[q]);
+}
+
+VNNI static void scan_many(const uint8_t *groups, size_t chunks, size_t count, const int8_t *const *queries,
+                           const int32_t *least, uint32_t first, uint32_t *const *picked, int32_t *const *products,
+                           size_t *found) {
+  for (int q = 0; q < CSCORING_SCAN_QUERIES; q++) found[q] = 0;
+  switch (chunks) {
+  case 4: return scan_four(groups, 4, count, queries, least, first, picked, products, found);
+  case 16: return scan_four(groups, 16, count, queries, least, first, picked, products, found);
+  default: return scan_four(groups, chunks, count, queries, least, first, picked, products, found);
+  }
+}
+
 VNNI static void dot_gather(const uint8_t *rows, size_t stride, const uint32_t *numbers, size_t count,
                             const int8_t *query, int32_t *products) {
   if (stride == 16) {
@@ -81,7 +128,7 @@ VNNI static void dot_gather(const uint8_t *rows, size_t stride, const uint32_t *
   }
 }
 
-const cscoring_bytes cscoring_avx512_bytes = {scan, dot_gather};
+const cscoring_bytes cscoring_avx512_bytes = {scan, scan_many, dot_gather};
 
 #else
 typedef int cscoring_no_avx512_bytes;

@@ -24,6 +24,14 @@ public struct WorkerPolicy: Sendable {
   /// Legs taken in, running ones and those that would run if there were threads: where the gradient starts and ends.
   public var limitStart: Int
   public var limitMax = 64
+  /// Legs that wait are scored together, one pass over the slices for all of them, at most so many …
+  public var togetherMax = 32
+  /// … where their slices take at least so much memory: smaller ones stay in the cores' caches as it is, and to be
+  /// scored together would only make the first wait for the last.
+  public var togetherBytesMin: UInt64 = 4 << 20
+  /// A leg of several shards that finds the worker idle is scored on several threads, when it is expected to take at
+  /// least so long: to hand a part over and take it back costs some 30 µs.
+  public var splitMin: Duration = .microseconds(300)
   /// How often a worker tells the coordinators that it is there.
   public var joinInterval: Duration = .seconds(2)
   /// How often a worker that is draining asks whether it may go, and when it goes all the same.
@@ -58,8 +66,9 @@ public enum WorkerEvent: Sendable {
 }
 
 public enum WorkerEffect: Sendable {
-  /// Score it and tell `.scored`, also when it was aborted. `expected` is how long that took lately; nil = not known.
-  case run(CallToken, ScoreRequest, deadline: Deadline, expected: Duration?)
+  /// Score these, in one pass over the slices when they are several, and tell `.scored` of each, also when it was
+  /// aborted. `expected` is how long that took lately; nil = not known. A single one may use several `threads`.
+  case run([WorkerRun], expected: Duration?, threads: Int)
   case abort(CallToken)
   case lookUp(CallToken, LookupRequest)
   case replyScore(CallToken, Result<ScoreReply, CallFailure>)
@@ -75,6 +84,13 @@ public enum WorkerEffect: Sendable {
   /// Say goodbye to the connections, finish what is open, end.
   case depart
   case wake(at: Instant)
+}
+
+/// A leg to score.
+public struct WorkerRun: Sendable {
+  public var call: CallToken
+  public var request: ScoreRequest
+  public var deadline: Deadline
 }
 
 /// What a worker is told once.
@@ -100,6 +116,14 @@ public struct WorkerNode: Sendable {
     var receivedAt: Instant
     var startedAt: Instant?
     var isCancelled = false
+    var crew = 0
+  }
+  /// Legs that are scored together, or one on several threads.
+  struct Crew: Sendable {
+    var threads: Int
+    /// Legs of it that have not ended, and shards of all its legs.
+    var open: Int
+    var shards: Int
   }
   /// What happened so far, for metrics.
   public struct Counters: Sendable, Equatable {
@@ -110,6 +134,9 @@ public struct WorkerNode: Sendable {
     public var wrongVersion: UInt64 = 0
     public var staleOrders: UInt64 = 0
     public var loadsFailed: UInt64 = 0
+    /// Legs scored together with others, and on several threads.
+    public var together: UInt64 = 0
+    public var split: UInt64 = 0
   }
 
   public let settings: WorkerSettings
@@ -121,6 +148,9 @@ public struct WorkerNode: Sendable {
   private var bytes: [ModelVersion: [ShardID: UInt64]] = [:]
   private var queue: [CallToken] = []
   private var running: [CallToken] = []
+  private var crews: [Int: Crew] = [:]
+  private var lastCrew = 0
+  private var busyThreads = 0
   private var jobs: [CallToken: Job] = [:]
   private var limit: ConcurrencyLimit
   /// Moving average of how long one shard of a leg takes to score, in nanoseconds.
@@ -248,29 +278,77 @@ public struct WorkerNode: Sendable {
   /// One that need not wait always has room. One that must is refused when the queue is full, or when it would wait
   /// longer than is left to it or than a fifth of that. (The gradient acts earlier, through what the status admits.)
   private func hasRoom(_ remaining: Duration) -> Bool {
-    if running.count < policy.running { return true }
+    if busyThreads < policy.running { return true }
     guard queue.count < policy.queueMax else { return false }
     let wait = (Double(shardsQueued) + averageShards * 0.5) * shardCost / Double(policy.running)
     return wait <= Double(remaining.nanoseconds) * policy.waitShareMax
   }
 
   private mutating func startNext(now: Instant, into effects: inout [WorkerEffect]) {
-    while running.count < policy.running, !queue.isEmpty {
-      let call = queue.removeFirst()
-      guard let job = jobs[call] else { continue }
-      shardsQueued -= job.request.tasks.count
-      guard job.deadline > now else {
-        jobs[call] = nil
-        counters.expired += 1
-        effects.append(.replyScore(call, .failure(.deadlineExceeded)))
-        continue
+    while busyThreads < policy.running, !queue.isEmpty {
+      // The idle threads share what waits.
+      let idle = policy.running - busyThreads
+      let share = min(policy.togetherMax, (queue.count + idle - 1) / idle)
+      var runs: [WorkerRun] = []
+      var place = 0
+      while place < queue.count, runs.count < share {
+        guard let job = jobs[queue[place]] else { preconditionFailure("call \(queue[place]) waits but is no job") }
+        if job.deadline <= now {
+          let call = dequeue(place)
+          jobs[call] = nil
+          counters.expired += 1
+          effects.append(.replyScore(call, .failure(.deadlineExceeded)))
+        } else if runs.isEmpty || goesTogether(job.request, with: runs[0].request) {
+          runs.append(WorkerRun(call: dequeue(place), request: job.request, deadline: job.deadline))
+        } else {
+          place += 1
+        }
       }
-      running.append(call)
-      jobs[call]?.startedAt = now
-      let expected = shardCost * Double(job.request.tasks.count)
-      effects.append(
-        .run(call, job.request, deadline: job.deadline, expected: expected > 0 ? .nanoseconds(Int64(expected)) : nil))
+      guard !runs.isEmpty else { continue }
+      start(runs, now: now, into: &effects)
     }
+  }
+
+  /// Takes a call out of the queue.
+  private mutating func dequeue(_ place: Int) -> CallToken {
+    let call = queue.remove(at: place)
+    shardsQueued -= jobs[call]?.request.tasks.count ?? 0
+    return call
+  }
+
+  /// Whether one pass over the slices serves both, and saves something.
+  private func goesTogether(_ request: ScoreRequest, with other: ScoreRequest) -> Bool {
+    guard request.query.mode == .retrieve, other.query.mode == .retrieve,
+      request.query.release == other.query.release
+    else { return false }
+    let held = bytes[request.query.release] ?? [:]
+    var shared: UInt64 = 0
+    for task in request.tasks where other.tasks.contains(where: { $0.shard == task.shard }) {
+      shared &+= held[task.shard] ?? 0
+    }
+    return shared >= policy.togetherBytesMin
+  }
+
+  private mutating func start(_ runs: [WorkerRun], now: Instant, into effects: inout [WorkerEffect]) {
+    let shards = runs.reduce(0) { $0 + $1.request.tasks.count }
+    let expected = shardCost * Double(shards)
+    var threads = 1
+    if runs.count == 1, running.isEmpty, queue.isEmpty, expected >= Double(policy.splitMin.nanoseconds) {
+      threads = min(policy.running, shards)
+    }
+    lastCrew += 1
+    crews[lastCrew] = Crew(threads: threads, open: runs.count, shards: shards)
+    busyThreads += threads
+    if runs.count > 1 { counters.together += UInt64(runs.count) }
+    if threads > 1 { counters.split += 1 }
+    for run in runs {
+      running.append(run.call)
+      jobs[run.call]?.startedAt = now
+      jobs[run.call]?.crew = lastCrew
+    }
+    effects.append(
+      .run(
+        runs, expected: expected > 0 ? .nanoseconds(Int64(expected / Double(threads))) : nil, threads: threads))
   }
 
   /// A queued job is forgotten; a running one is told to stop and keeps its thread until it says that it has.
@@ -278,8 +356,7 @@ public struct WorkerNode: Sendable {
     guard jobs[call] != nil else { return }
     counters.cancelled += 1
     if let index = queue.firstIndex(of: call) {
-      queue.remove(at: index)
-      shardsQueued -= jobs[call]?.request.tasks.count ?? 0
+      _ = dequeue(index)
       jobs[call] = nil
     } else {
       jobs[call]?.isCancelled = true
@@ -295,11 +372,15 @@ public struct WorkerNode: Sendable {
     }
     running.remove(at: index)
     jobs[call] = nil
+    guard var crew = crews[job.crew] else { preconditionFailure("job \(call) ran in no crew") }
+    crew.open -= 1
+    crews[job.crew] = crew.open > 0 ? crew : nil
+    if crew.open == 0 { busyThreads -= crew.threads }
     if !job.isCancelled {
       if case .success = result {
         counters.scored += 1
         let took = Double(max(1, (now - (job.startedAt ?? job.receivedAt)).nanoseconds))
-        let perShard = took / Double(max(1, job.request.tasks.count))
+        let perShard = took * Double(crew.threads) / Double(max(1, crew.shards))
         shardCost = shardCost == 0 ? perShard : shardCost + 0.1 * (perShard - shardCost)
         limit.observe(now - job.receivedAt, busy: running.count + queue.count + 1)
       }

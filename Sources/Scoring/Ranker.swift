@@ -10,6 +10,8 @@ public enum Ranker: Sendable {
   case linear(LinearRanker)
   case trees(TreeRanker)
 
+  var isNone: Bool { if case .none = self { true } else { false } }
+
   /// How many values of each kind it reads; a request or a slice with other counts does not belong to it.
   public var widths: (item: Int, user: Int, context: Int)? {
     switch self {

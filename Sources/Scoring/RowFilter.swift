@@ -21,13 +21,18 @@ struct FilterBits: ~Copyable {
   private static let words = ScanIndex.blockRows / 64
   private var bits = ScratchBuffer<UInt64>()
   private(set) var passed = 0
+  /// What `ask` gave.
+  private(set) var last: UnsafePointer<UInt64>
+
+  init() { last = UnsafePointer(bits.room(for: Self.words)) }
 
   /// Asks the filter of `size` rows from `start` on.
   ///
-  /// - Returns: a bit per row, the lowest of the first word the first row; bits beyond `size` are 0.
+  /// - Returns: a bit per row of a block, the lowest of the first word the first row; bits beyond `size` are 0.
   mutating func ask(_ filter: RowFilter, _ start: Int, _ size: Int) -> UnsafePointer<UInt64> {
     let (words, used) = (Self.words, (size + 63) / 64)
     let bits = self.bits.room(for: words * filter.program.depth)
+    last = UnsafePointer(bits)
     var depth = 0
     for step in filter.program.steps {
       switch step {
@@ -51,6 +56,7 @@ struct FilterBits: ~Copyable {
         if size % 64 != 0 { last[used - 1] &= 1 << UInt64(size % 64) - 1 }
       }
     }
+    for index in used..<words { bits[index] = 0 }
     passed = 0
     for index in 0..<used { passed += bits[index].nonzeroBitCount }
     return UnsafePointer(bits)

@@ -100,6 +100,9 @@ public final class Slice: @unchecked Sendable {
     if fault == nil { scanIndex = ScanIndex.build(self) }
   }
 
+  /// Makes the index anew; for benchmarks. Nobody may be scanning.
+  package func rebuildIndex(_ plan: ScanIndex.Plan?) { scanIndex = ScanIndex.build(self, plan: plan) }
+
   public static func stride(dimension: Int) -> Int { (dimension + 15) & ~15 }
 
   /// The UTF-8 bytes of a row's item id, valid while the slice lives.
@@ -140,7 +143,9 @@ public final class Slice: @unchecked Sendable {
   /// How many of the slice's items have a smaller ordinal than the one in `row`: 32 bits that break ties as the
   /// ordinal's 64 would.
   @inline(__always)
-  package func rank(ofRow row: Int) -> UInt32 { UInt32(truncatingIfNeeded: row) }
+  package func rank(ofRow row: Int) -> UInt32 { Self.rank(ofRow: row) }
+  @inline(__always)
+  static func rank(ofRow row: Int) -> UInt32 { UInt32(truncatingIfNeeded: row) }
   @inline(__always)
   package func row(ofRank rank: UInt32) -> Int { Int(rank) }
 

@@ -5,8 +5,8 @@ import Synchronization
 ///
 /// Jobs run in the order of submission. How many may wait is decided by `WorkerNode`, which never submits more than
 /// there are threads; the queue here is therefore short by construction.
-final class ComputePool<Scratch>: @unchecked Sendable {
-  typealias Job = @Sendable (Scratch) -> Void
+package final class ComputePool<Scratch>: @unchecked Sendable {
+  package typealias Job = @Sendable (Scratch) -> Void
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
   private var jobs: [Job] = []
@@ -14,7 +14,7 @@ final class ComputePool<Scratch>: @unchecked Sendable {
   private var threads: [pthread_t] = []
 
   /// - Parameter scratch: made once per thread and handed to every job that runs there.
-  init(threads count: Int, scratch: @escaping @Sendable () -> Scratch) {
+  package init(threads count: Int, scratch: @escaping @Sendable () -> Scratch) {
     pthread_mutex_init(mutex, nil)
     pthread_cond_init(condition, nil)
     for _ in 0..<count {
@@ -31,7 +31,7 @@ final class ComputePool<Scratch>: @unchecked Sendable {
     }
   }
 
-  func submit(_ job: @escaping Job) {
+  package func submit(_ job: @escaping Job) {
     pthread_mutex_lock(mutex)
     jobs.append(job)
     pthread_mutex_unlock(mutex)
@@ -39,7 +39,7 @@ final class ComputePool<Scratch>: @unchecked Sendable {
   }
 
   /// Waits until the running jobs have ended; waiting ones are dropped. Must be called before the pool is released.
-  func stop() {
+  package func stop() {
     pthread_mutex_lock(mutex)
     isStopping = true
     jobs.removeAll()

@@ -11,7 +11,7 @@ import Wire
 // A worker process: `WorkerNode` on one event loop, scoring on compute threads of its own.
 //
 //     stream ─► .scoreRequested ─► node ─► .run ─┬─ brief: scored at once, on the loop's thread ──┬─► .scored ─► reply
-//                                                └─ else: a compute thread ─► back to the loop ───┘
+//                                                └─ else: compute threads ─► back to the loop ────┘
 //
 // Handing a leg to another thread and its reply back costs some 30 us and two switches of the core; a leg of a small
 // slice is done in less. What the loop scores in one turn is bounded, so that no probe waits for it noticeably.
@@ -184,7 +184,7 @@ public final class WorkerServer: HTTPServerDelegate {
 
   private func carryOut(_ effect: WorkerEffect) {
     switch effect {
-    case .run(let call, let request, let deadline, let expected): run(call, request, deadline, expected)
+    case .run(let runs, let expected, let threads): run(runs, expected, threads: threads)
     case .abort(let call): running[call]?.flag.cancel()
     case .lookUp(let call, let request):
       guard let release = hosted[request.release] else { return refuse(call, .wrongVersion) }
@@ -221,36 +221,46 @@ public final class WorkerServer: HTTPServerDelegate {
     return request
   }
 
-  private func run(_ call: CallToken, _ request: ScoreRequest, _ deadline: Deadline, _ expected: Duration?) {
-    guard let release = hosted[request.query.release] else { return send(.scored(call, .failure(.wrongVersion))) }
-    // What was unloaded while the leg waited is left out, not a reason to refuse the rest.
-    var held = request
-    if !held.tasks.allSatisfy({ release.slice($0.shard) != nil }) {
-      held.tasks.removeAll { release.slice($0.shard) == nil }
-      guard !held.tasks.isEmpty else { return send(.scored(call, .failure(.wrongVersion))) }
-    }
-    if let expected, briefTurn.takes(expected, turn: loop.turn) {
-      let start = EventLoop.clock()
-      let result = scorer.score(held, holding: release, cancelled: Self.never)
-      scoring += EventLoop.clock() - start
-      return send(.scored(call, result))
-    }
-    let task = held
-    let job = Running()
-    let flag = job.flag
-    job.timer = loop.schedule(at: deadline) { flag.cancel() }
-    running[call] = job
-    let loop = loop
-    let this = Unchecked(self)
-    pool.submit { scorer in
-      let start = EventLoop.clock()
-      let result = scorer.score(task, holding: release, cancelled: flag)
-      let took = EventLoop.clock() - start
-      loop.execute {
-        this.value.scoring += took
-        if let timer = this.value.running.removeValue(forKey: call)?.timer { this.value.loop.cancel(timer) }
-        this.value.send(.scored(call, result))
+  private func run(_ runs: [WorkerRun], _ expected: Duration?, threads: Int) {
+    var legs: [ScoringJob.Leg] = []
+    for run in runs {
+      guard let release = hosted[run.request.query.release], let held = held(run.request, release) else {
+        send(.scored(run.call, .failure(.wrongVersion)))
+        continue
       }
+      if runs.count == 1, let expected, briefTurn.takes(expected, turn: loop.turn) {
+        let start = EventLoop.clock()
+        let result = scorer.score(held, holding: release, cancelled: Self.never)
+        scoring += EventLoop.clock() - start
+        return send(.scored(run.call, result))
+      }
+      let job = Running()
+      let flag = job.flag
+      job.timer = loop.schedule(at: run.deadline) { flag.cancel() }
+      running[run.call] = job
+      legs.append(ScoringJob.Leg(call: run.call, request: held, cancelled: flag))
+    }
+    guard let first = legs.first, let release = hosted[first.request.query.release] else { return }
+    let (loop, this, all) = (loop, Unchecked(self), legs)
+    let job = ScoringJob(all, holding: release, threads: threads) { results, took in
+      loop.execute { this.value.scored(all, results, took) }
+    }
+    for part in 0..<job.parts { pool.submit { job.run(part, $0) } }
+  }
+
+  /// What was unloaded while the leg waited is left out, not a reason to refuse the rest; nil = all of it was.
+  private func held(_ request: ScoreRequest, _ release: HostedRelease) -> ScoreRequest? {
+    if request.tasks.allSatisfy({ release.slice($0.shard) != nil }) { return request }
+    var held = request
+    held.tasks.removeAll { release.slice($0.shard) == nil }
+    return held.tasks.isEmpty ? nil : held
+  }
+
+  private func scored(_ legs: [ScoringJob.Leg], _ results: [Result<ScoreReply, CallFailure>], _ took: Duration) {
+    scoring += took
+    for (leg, result) in zip(legs, results) {
+      if let timer = running.removeValue(forKey: leg.call)?.timer { loop.cancel(timer) }
+      send(.scored(leg.call, result))
     }
   }
 
@@ -373,6 +383,8 @@ public final class WorkerServer: HTTPServerDelegate {
     text.counter("shortlist_worker_legs_total", "Legs scored.", counters.scored)
     text.family("shortlist_worker_scoring_seconds_total", "counter", "Time spent in the scorer, all threads together.")
     text.line("shortlist_worker_scoring_seconds_total", "", "\(Double(scoring.nanoseconds) / 1e9)")
+    text.counter("shortlist_worker_together_total", "Legs scored together with others.", counters.together)
+    text.counter("shortlist_worker_split_total", "Legs scored on several threads.", counters.split)
     text.family("shortlist_worker_refused_total", "counter", "Legs not scored, by reason.")
     for (reason, count) in [
       ("overloaded", counters.refused), ("expired", counters.expired), ("cancelled", counters.cancelled),

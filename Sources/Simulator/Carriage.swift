@@ -155,13 +155,16 @@ extension World {
 
   func carryOut(_ effect: WorkerEffect, of w: Int) {
     switch effect {
-    case .run(let token, let request, _, _):
+    case .run(let runs, _, let threads):
       var nanoseconds = 200_000 + generator.below(600_000)
       if generator.below(100) == 0, !hooks.isExperiment { nanoseconds += generator.below(10_000_000) }
       if now < workers[w].slowUntil { nanoseconds *= workers[w].slowness }
-      calls[Int(token)].scored = scorer.score(request, of: catalogue)
-      queue.schedule(
-        .scored(worker: w, life: workers[w].life, call: Int(token)), at: now + .nanoseconds(Int64(nanoseconds)))
+      nanoseconds /= threads
+      for run in runs {
+        calls[Int(run.call)].scored = scorer.score(run.request, of: catalogue)
+        queue.schedule(
+          .scored(worker: w, life: workers[w].life, call: Int(run.call)), at: now + .nanoseconds(Int64(nanoseconds)))
+      }
     case .abort: break
     case .lookUp(let token, let request):
       let held = workers[w].node.held(request.release)

@@ -11,12 +11,22 @@ import Testing
   @Test(arguments: SyntheticItems.Kind.allCases)
   func scanIsComparedWithThePlainOne(kind: SyntheticItems.Kind) {
     let made = SyntheticItems.make(kind, items: 6000, queries: 20, dimension: 32)
-    for (shards, keep) in [(1, nil), (2, 0.3)] as [(Int, Double?)] {
+    var all: [[UInt64]] = []
+    for (shards, keep, batch, threads) in [(1, nil, 1, 1), (2, nil, 1, 2), (2, nil, 7, 2), (2, 0.3, 4, 1)]
+      as [(Int, Double?, Int, Int)]
+    {
       var benchmark = ScanBenchmark(items: made.items, queries: made.queries)
       benchmark.k = 10
       benchmark.shards = shards
       benchmark.keep = keep
-      let report = benchmark.run { _ in }
+      benchmark.batch = batch
+      benchmark.threads = threads
+      let (report, found) = benchmark.run { _ in }
+      #expect(found.count == 20 && found.allSatisfy { $0.count == 10 })
+      if keep == nil {
+        #expect(all.isEmpty || found == all)
+        all = found
+      }
       #expect(report.compared == 20 && report.different == 0)
       #expect(report.rows == 6000 && report.queries == 20)
       #expect(report.rows_scored >= 10 && report.rows_scored < 6000)

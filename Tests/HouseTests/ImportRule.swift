@@ -33,7 +33,6 @@ struct ImportRule {
     // The oracle is what the rest is compared with: it shares neither kernels nor nodes with it.
     Target(folder: "Sources/Oracle", kind: .files, imports: ["RankingCore", "Wire", "Bundles"]),
     Target(folder: "Sources/Training", kind: .files, imports: ["CScoring", "RankingCore", "Scoring", "Bundles"]),
-    Target(folder: "Sources/Benchmarks", kind: .compute, imports: ["CScoring", "RankingCore", "Scoring"]),
     Target(folder: "Sources/HTTP2", kind: .sansIO, imports: ["CNGHTTP2"]),
     Target(folder: "Sources/Transport", kind: .edge, imports: ["CLinux", "RankingCore", "HTTP2"]),
     Target(
@@ -41,6 +40,8 @@ struct ImportRule {
       imports: [
         "CLinux", "RankingCore", "Wire", "Membership", "Routing", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport",
       ]),
+    Target(
+      folder: "Sources/Benchmarks", kind: .compute, imports: ["CScoring", "RankingCore", "Scoring", "Servers"]),
     Target(
       folder: "Sources/Simulator", kind: .pure,
       imports: ["RankingCore", "Wire", "Membership", "Routing", "Rollout", "Nodes"]),

@@ -299,9 +299,9 @@ final class Fleet {
       post(.worker(index, incarnation: process.incarnation, event), after: delay)
     }
     switch effect {
-    case .run(let token, let request, _, _):
+    case .run(let runs, _, _):
       let cost = Int64(generator.below(Int(settings.scoreMax.nanoseconds)))
-      soon(.scored(token, .success(Self.score(request))), .nanoseconds(cost))
+      for run in runs { soon(.scored(run.call, .success(Self.score(run.request))), .nanoseconds(cost)) }
     case .abort: break
     case .lookUp(let token, let request):
       let found = request.ids.map { LookupReply.Found(id: $0, ordinal: ItemOrdinal(1), vector: [1, 0]) }

@@ -12,23 +12,34 @@ import Testing
     var node: WorkerNode
     var now = Instant(nanoseconds: 1_000_000_000)
     var effects: [WorkerEffect] = []
-    init(running: Int = 1, cores: Int = 2, shards: Int = 4) {
+    init(running: Int = 1, cores: Int = 2, shards: Int = 4, bytes: UInt64 = 100) {
       var settings = WorkerSettings(name: "w1", incarnation: 7)
       settings.address = "w1:1"
       node = WorkerNode(settings: settings, policy: WorkerPolicy(running: running, cores: cores))
-      for shard in 0..<shards { send(.loaded(release, shardCount: shards, ShardID(shard), bytes: 100)) }
+      for shard in 0..<shards { send(.loaded(release, shardCount: shards, ShardID(shard), bytes: bytes)) }
     }
     mutating func send(_ event: WorkerEvent) {
       effects = []
       node.handle(event, now: now, into: &effects)
     }
-    mutating func score(_ call: CallToken, shards: Int = 1, within: Duration = .milliseconds(500)) {
-      let query = ScoreQuery(release: release, mode: .retrieve, vector: [1], k: 1, candidates: 1)
+    mutating func score(
+      _ call: CallToken, shards: Int = 1, mode: ScoreMode = .retrieve, within: Duration = .milliseconds(500)
+    ) {
+      let query = ScoreQuery(release: release, mode: mode, vector: [1], k: 1, candidates: 1)
       let tasks = (0..<shards).map { ShardTask(shard: ShardID($0)) }
       send(.scoreRequested(call, ScoreRequest(query: query, tasks: tasks), deadline: now + within))
     }
     mutating func finish(_ call: CallToken) {
       send(.scored(call, .success(ScoreReply(release: release, shards: [], items: ScoredList()))))
+    }
+    /// The calls of each job that began.
+    var runs: [[CallToken]] {
+      effects.compactMap { if case .run(let runs, _, _) = $0 { runs.map(\.call) } else { nil } }
+    }
+    var threads: [Int] { effects.compactMap { if case .run(_, _, let threads) = $0 { threads } else { nil } } }
+    var expected: Duration? {
+      for case .run(_, let expected, _) in effects { return expected }
+      return nil
     }
     var refusal: CallFailure? {
       for case .replyScore(_, .failure(let failure)) in effects { return failure }
@@ -81,7 +92,7 @@ import Testing
   }
 
   @Test func theEstimateCountsShardsAndThreads() {
-    for (running, shards, expected) in [(1, 4, 4), (2, 4, 7), (1, 1, 11)] {
+    for (running, shards, expected) in [(1, 4, 4), (2, 4, 6), (1, 1, 11)] {
       var script = Script(running: running)
       script.learn(.milliseconds(10))
       var taken = 0
@@ -91,6 +102,86 @@ import Testing
       }
       #expect(taken == expected, "\(running) threads, legs of \(shards) shards")
     }
+  }
+
+  @Test func legsThatWaitOnLargeSlicesAreScoredTogether() {
+    var script = Script(bytes: 2 << 20)
+    for call in 1...40 as ClosedRange<CallToken> { script.score(call, shards: call % 2 == 0 ? 2 : 3) }
+    #expect(script.runs == [], "the first runs, the others wait or were refused")
+    script.finish(1)
+    #expect(script.runs == [Array(2...33)], "32 at once, in order")
+    #expect(script.node.status(now: script.now).running == 32)
+    #expect(script.node.status(now: script.now).queued == 0)
+    for call in 2...32 as ClosedRange<CallToken> {
+      script.finish(call)
+      #expect(script.runs == [])
+    }
+    script.score(90)
+    #expect(script.runs == [], "the thread is free when the last of them has ended")
+    script.finish(33)
+    #expect(script.runs == [[90]])
+    #expect(script.node.counters.together == 32)
+  }
+
+  @Test func onlyWhatSharesEnoughGoesTogether() {
+    var script = Script(bytes: 2 << 20)
+    script.score(1, shards: 4)
+    script.score(2, shards: 2)
+    script.score(3, shards: 1)
+    script.score(4, shards: 4)
+    script.score(5, shards: 4, mode: .rank)
+    script.score(6, shards: 4)
+    script.finish(1)
+    #expect(script.runs == [[2, 4, 6]], "3 shares one slice of 2 MiB, and 5 scans nothing")
+    var small = Script(bytes: 100)
+    for call in 1...3 as ClosedRange<CallToken> { small.score(call, shards: 4) }
+    small.finish(1)
+    #expect(small.runs == [[2]])
+  }
+
+  @Test func whatWaitsIsSharedAmongTheThreadsThatAreIdle() {
+    var script = Script(running: 2, bytes: 8 << 20)
+    script.score(1)
+    script.score(2)
+    for call in 3...8 as ClosedRange<CallToken> { script.score(call) }
+    script.finish(1)
+    #expect(script.runs == [[3, 4, 5, 6, 7, 8]], "one thread is idle")
+  }
+
+  @Test func aLargeLegUsesTheThreadsOfAnIdleWorker() throws {
+    var script = Script(running: 2)
+    script.learn(.milliseconds(10))
+    script.score(1, shards: 4)
+    #expect(script.threads == [2])
+    script.score(2, shards: 4)
+    script.score(3, shards: 4)
+    #expect(script.runs == [], "both threads are busy")
+    script.finish(1)
+    #expect(script.runs == [[2], [3]])
+    #expect(script.threads == [1, 1], "two wait: nobody takes both")
+    script.finish(2)
+    script.score(4, shards: 4)
+    #expect(script.threads == [1], "one runs")
+    script.finish(3)
+    script.finish(4)
+    script.score(5, shards: 1)
+    #expect(script.threads == [1], "one shard is not divided")
+    #expect(script.node.counters.split == 1)
+    var quick = Script(running: 2)
+    quick.learn(.microseconds(70))
+    quick.score(1, shards: 4)
+    #expect(quick.threads == [1], "280 us are not worth it")
+    // What a shard costs is counted in time of threads: a split leg teaches the same as one that was not.
+    for call in 2...200 as ClosedRange<CallToken> {
+      if call == 2 { quick.finish(1) }
+      quick.score(call, shards: 4)
+      quick.now = quick.now + .microseconds(400) / quick.threads[0]
+      quick.finish(call)
+    }
+    quick.score(300, shards: 4)
+    #expect(quick.threads == [2])
+    let error = try #require(quick.expected) - .microseconds(200)
+    #expect(abs(error.nanoseconds) < 100, "4 x 100 us on 2 threads")
   }
 
   @Test func theLimitStartsAtTwiceTheCoresAndEndsAtSixtyFour() {

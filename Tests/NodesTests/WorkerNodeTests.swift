@@ -18,7 +18,9 @@ import Testing
     for event in events { node.handle(event, now: now, into: &effects) }
     return effects.map { effect in
       switch effect {
-      case .run(let call, let request, _, _): "run \(call): \(request.tasks.map(\.shard.index))"
+      case .run(let runs, _, let threads):
+        "run " + runs.map { "\($0.call): \($0.request.tasks.map(\.shard.index))" }.joined(separator: ", ")
+          + (threads > 1 ? " on \(threads) threads" : "")
       case .abort(let call): "abort \(call)"
       case .lookUp(let call, _): "look up \(call)"
       case .replyScore(let call, .success): "reply \(call)"

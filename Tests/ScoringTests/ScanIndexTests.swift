@@ -54,6 +54,49 @@ private let byteSides = [cscoring_isa.avx2, .avx512, .neon].compactMap {
     }
   }
 
+  /// Each of several queries finds what it finds alone, also in the groups that are left over, and writes nothing else.
+  @Test(arguments: [1, 4, 7, 16, 33], [1, 4, 9, 16])
+  mutating func severalQueriesFindWhatEachFindsAlone(chunks: Int, groups: Int) {
+    let rows = bytes(groups * chunks * 64, extreme: false)
+    let size = Int(CSCORING_SCAN_QUERIES)
+    let room = groups * 16 + Int(CSCORING_PICK_SPARE)
+    let queries = (0..<size).map { _ in query(4 * chunks, extreme: false) }
+    let least = [Int32.min, .max, 0, Int32(generator.below(20_000))]
+    var alone: [[UInt32]] = []
+    var products: [[Int32]] = []
+    for turn in 0..<size {
+      var picked = [UInt32](repeating: 0, count: room)
+      var found = [Int32](repeating: 0, count: room)
+      let count = scalarSide.scan(rows, chunks, groups, queries[turn], least[turn], 50, &picked, &found)
+      alone.append(Array(picked[..<count]))
+      products.append(Array(found[..<count]))
+    }
+    for side in [scalarSide] + byteSides {
+      let bytes = UnsafeMutablePointer<Int8>.allocate(capacity: size * 4 * chunks)
+      let picked = UnsafeMutablePointer<UInt32>.allocate(capacity: size * room + 1)
+      let found = UnsafeMutablePointer<Int32>.allocate(capacity: size * room + 1)
+      picked.initialize(repeating: 7, count: size * room + 1)
+      found.initialize(repeating: 7, count: size * room + 1)
+      for turn in 0..<size {
+        (bytes + turn * 4 * chunks).initialize(from: queries[turn], count: 4 * chunks)
+      }
+      var counts = [Int](repeating: -1, count: size)
+      side.scan_many(
+        rows, chunks, groups, (0..<size).map { UnsafePointer(bytes + $0 * 4 * chunks) }, least, 50,
+        (0..<size).map { picked + $0 * room }, (0..<size).map { found + $0 * room }, &counts)
+      for turn in 0..<size {
+        #expect(counts[turn] == alone[turn].count)
+        #expect(Array(UnsafeBufferPointer(start: picked + turn * room, count: alone[turn].count)) == alone[turn])
+        #expect(Array(UnsafeBufferPointer(start: found + turn * room, count: alone[turn].count)) == products[turn])
+      }
+      #expect(picked[size * room] == 7)
+      #expect(found[size * room] == 7)
+      bytes.deallocate()
+      picked.deallocate()
+      found.deallocate()
+    }
+  }
+
   @Test(arguments: [16, 64, 128, 192, 1024], [false, true])
   mutating func everyPathGivesTheSameProducts(stride: Int, extreme: Bool) {
     let rows = bytes(50 * stride, extreme: extreme)

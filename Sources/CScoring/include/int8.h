@@ -24,6 +24,7 @@ extern "C" {
 
 /// Rows found by a scan and the room they are written to: 16 more than can be found, as whole registers are stored.
 #define CSCORING_PICK_SPARE 16
+#define CSCORING_SCAN_QUERIES 4
 
 typedef struct cscoring_bytes {
   /// Writes the numbers (`first` for the first row, ascending) and the products of the rows whose product is at least
@@ -31,6 +32,12 @@ typedef struct cscoring_bytes {
   size_t (*_Nonnull scan)(const uint8_t *_Nonnull groups, size_t chunks, size_t count, const int8_t *_Nonnull query,
                           int32_t least, uint32_t first, uint32_t *_Nonnull picked,
                           int32_t *_Nonnull products);
+  /// `scan` for CSCORING_SCAN_QUERIES queries at once, each with a least product and room of its own, so that a group
+  /// is read once for all of them.
+  void (*_Nonnull scan_many)(const uint8_t *_Nonnull groups, size_t chunks, size_t count,
+                             const int8_t *_Nonnull const *_Nonnull queries, const int32_t *_Nonnull least,
+                             uint32_t first, uint32_t *_Nonnull const *_Nonnull picked,
+                             int32_t *_Nonnull const *_Nonnull products, size_t *_Nonnull found);
   /// The products of the lying rows with the given numbers, in their order.
   void (*_Nonnull dot_gather)(const uint8_t *_Nonnull rows, size_t stride, const uint32_t *_Nonnull numbers,
                               size_t count, const int8_t *_Nonnull query, int32_t *_Nonnull products);

@@ -1,6 +1,7 @@
 import Benchmarks
 import Bundles
 import Foundation
+import Scoring
 
 /// `shortlist bench`: what the worker's parts cost on this machine, beside what the machine allows.
 extension Command {
@@ -11,15 +12,20 @@ extension Command {
         name: "scan",
         summary: "Exact retrieval: the best k of all rows",
         discussion: """
-          Times one query after the other on one core, and compares 100 answers with those of a plain scan of every row.
-          Beside them: a plain read of the rows' memory, the least that a scan of all of it can take. The rows are made
-          from a seed (--data), or read: .npy, or raw little-endian float32 with --dimension.
+          Times one query after the other on one core, or several at once (--batch, --threads), and compares 100 answers
+          with those of a plain scan of every row. Beside them: a plain read of the rows' memory, the least that a scan
+          of all of it can take. The rows are made from a seed (--data), or read: .npy, or raw little-endian float32
+          with --dimension.
           """,
         example: "shortlist bench scan --data flat --rows 1000000",
         options: scanOptions + [
+          .integer("batch", "queries that come together and share a pass", in: 1...LegScorer.togetherMax, standard: 1),
+          .integer(
+            "threads", "that share the shards of a query, or the queries of a batch", in: 1...256, standard: 1),
+          .text("out", "FILE.npy", "write the rows that each query found, best first: int64"),
           Option(
             name: "plan", kind: .choice(["auto"] + ScanBenchmark.ScanPlan.allCases.map(\.rawValue)),
-            placeholder: "PLAN", help: "what a scan reads first", standard: "auto")
+            placeholder: "PLAN", help: "what a scan reads first", standard: "auto"),
         ],
         run: { try BenchRun.scan($0) }),
       Command(
@@ -66,9 +72,15 @@ extension Command {
 enum BenchRun {
   static func scan(_ invocation: Invocation) throws -> Int32 {
     var benchmark = try made(invocation)
+    benchmark.batch = invocation.integer("batch")
+    benchmark.threads = invocation.integer("threads")
+    guard benchmark.batch <= benchmark.queries.count else {
+      throw UsageError("--batch \(benchmark.batch) needs as many queries, there are \(benchmark.queries.count)")
+    }
     benchmark.plan = ScanBenchmark.ScanPlan(rawValue: invocation.text("plan"))
-    let report = benchmark.run { Console.live($0) }
+    let (report, found) = benchmark.run { Console.live($0) }
     Console.live("")
+    if let out = invocation.optional("out") { try NumPyFile.write(found.map { $0.map(Int64.init) }, to: out) }
     if invocation.json { try Console.printJSON(report) } else { Console.print(text(report)) }
     return report.different == 0 ? 0 : 1
   }
@@ -79,7 +91,7 @@ enum BenchRun {
     var different = 0
     for keep in [nil, 0.5, 0.1, 0.01] as [Double?] {
       benchmark.keep = keep
-      let report = benchmark.run { Console.live($0) }
+      let report = benchmark.run { Console.live($0) }.report
       Console.live("")
       different += report.different
       let unfiltered = all ?? report.ms_per_query
@@ -189,8 +201,8 @@ enum BenchRun {
     let gigabytes = Double(report.rows * ((report.dimension + 15) & ~15) * 4) / 1e6
     let memory = Double(report.bytes) / Double(report.bytes_of_floats_and_bytes)
     return """
-      \(report.rows) rows of \(report.dimension), \(report.shards) shards, best \(report.k), one core; \
-      plan: \(report.plan)
+      \(report.rows) rows of \(report.dimension), \(report.shards) shards, best \(report.k), \
+      \(report.batch) at once, \(report.threads) thread\(report.threads == 1 ? "" : "s"); plan: \(report.plan)
       \(line("plain read", report.limit_ms, String(format: "%.1f GB/s", gigabytes / report.limit_ms)))
       \(line("plain scan", report.plain_ms, String(format: "%.1f GB/s", gigabytes / report.plain_ms)))
       \(line("exact", report.ms_per_query, "median of \(report.queries) queries"))
