@@ -39,6 +39,8 @@ public final class LocalCluster: Sendable {
     /// The first coordinator's port; 0 = a free one.
     public var port: UInt16 = 0
     public var scoringThreads = 1
+    /// From which size on slices are scanned by several legs together; `nil` = the usual one.
+    public var togetherKiB: Int?
     /// Where its files lie; `nil` = a new temporary directory.
     public var directory: StateDirectory?
     public var keepsLogs = false
@@ -153,7 +155,8 @@ public final class LocalCluster: Sendable {
           ? [] : [.init(model: options.model, version: options.version, shards: worker.shards)],
         join: options.joins ? Array(joins) : [],
         zone: options.zones.isEmpty ? nil : options.zones[(number - 1) % options.zones.count],
-        scoringThreads: options.scoringThreads, allowFaults: options.allowFaults), to: worker.config)
+        scoringThreads: options.scoringThreads, togetherKiB: options.togetherKiB, allowFaults: options.allowFaults),
+      to: worker.config)
   }
 
   private func configureCoordinator(_ coordinator: ClusterMember) throws(HarnessError) {

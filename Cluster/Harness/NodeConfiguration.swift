@@ -66,11 +66,13 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var join: [String]
   public var zone: String?
   public var scoringThreads: Int
+  public var togetherKiB: Int?
   public var allowFaults: Bool
 
   enum CodingKeys: String, CodingKey {
     case name, listen, store, holdings, join, zone
     case scoringThreads = "scoring_threads"
+    case togetherKiB = "together_kib"
     case allowFaults = "allow_faults"
   }
 }

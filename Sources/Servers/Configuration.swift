@@ -139,6 +139,8 @@ public struct WorkerConfiguration: Sendable {
   public var holdings: [Holding] = []
   /// Compute threads; 0 = one per core.
   public var scoringThreads = 0
+  /// Legs that wait are scored together where their slices take at least so much; `nil` = the policy's.
+  public var togetherKiB: Int?
   /// Admin addresses of coordinators to join.
   public var join: [SocketAddress] = []
   /// Where coordinators reach this worker, when it is not where it listens.
@@ -155,12 +157,13 @@ public struct WorkerConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
-      "allow_faults",
+      "allow_faults", "together_kib",
     ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     scoringThreads = try json.integer("scoring_threads", in: 0...1024) ?? 0
+    togetherKiB = try json.integer("together_kib", in: 0...1 << 30)
     join = try json.texts("join").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
     if let advertise = try json.text("advertise") { self.advertise = try SocketAddress(advertise) }
     zone = try json.text("zone") ?? ""

@@ -83,7 +83,9 @@ public final class WorkerServer: HTTPServerDelegate {
       configuration.memoryMiB > 0
       ? UInt64(configuration.memoryMiB) << 20
       : UInt64(sysconf(Int32(_SC_PHYS_PAGES))) * UInt64(sysconf(Int32(_SC_PAGESIZE))) / 5 * 4
-    node = WorkerNode(settings: settings, policy: WorkerPolicy(running: threads, cores: cores))
+    var policy = WorkerPolicy(running: threads, cores: cores)
+    if let size = configuration.togetherKiB { policy.togetherBytesMin = UInt64(size) << 10 }
+    node = WorkerNode(settings: settings, policy: policy)
     // Signals are blocked before the threads start, so that the loop alone takes them.
     (pool, loader) = Self.withSignalsBlocked {
       (ComputePool(threads: threads) { LegScorer() }, ComputePool(threads: 1) {})

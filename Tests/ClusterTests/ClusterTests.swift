@@ -1,17 +1,21 @@
 import ClusterHarness
 import Foundation
 import RankingCore
+import Synchronization
 import Testing
 import Wire
 
 /// Real processes on loopback, every answer compared with the oracle's.
 @Suite(.serialized) struct ClusterTests {
-  func cluster(_ bundle: TestBundle, workers: Int, replicas: Int) throws -> LocalCluster {
+  func cluster(
+    _ bundle: TestBundle, workers: Int, replicas: Int, _ change: (inout LocalCluster.Options) -> Void = { _ in }
+  ) throws -> LocalCluster {
     var options = LocalCluster.Options(
       executable: Program.path, store: bundle.store, model: "home", version: "v1", shards: TestBundle.shards)
     options.workers = workers
     options.replicas = replicas
     options.directory = StateDirectory(path: bundle.directory + "/state")
+    change(&options)
     return try LocalCluster(options)
   }
 
@@ -43,6 +47,52 @@ import Wire
       #expect(status == 200, "\(body): \(answer.errorMessage ?? "")\n\(cluster.logTails())")
       expectSame(answer, try bundle.expected(api, body), body)
     }
+  }
+
+  /// Requests that come at once, so that legs wait and are scored together, or are shared out among threads.
+  @Test(arguments: [(TestBundle.Ranking.none, 1), (.linear, 1), (.plain, 2)])
+  func requestsAtOnceGetTheirOwnAnswers(ranking: TestBundle.Ranking, threads: Int) throws {
+    let bundle = try TestBundle(ranking, itemCount: 40_000)
+    let cluster = try cluster(bundle, workers: 2, replicas: 1) {
+      $0.scoringThreads = threads
+      $0.togetherKiB = 0
+    }
+    defer { cluster.stop() }
+    let requests = bundle.requests(32, seed: 77).filter { $0.api == .recommend }
+    let url = try ServerURL(cluster.url)
+    let answers = Mutex([Int: Result<(status: Int, answer: ParsedAnswer), any Error>]())
+    let lanes = threads == 1 ? 16 : 1
+    let done = DispatchSemaphore(value: 0)
+    for lane in 0..<lanes {
+      Thread.detachNewThread {
+        var http = PlainHTTP(url)
+        for number in stride(from: lane, to: requests.count, by: lanes) {
+          let result = Result { try ask(&http, requests[number].api, requests[number].body) }
+          answers.withLock { $0[number] = result }
+        }
+        done.signal()
+      }
+    }
+    for _ in 0..<lanes { try #require(done.wait(timeout: .now() + 60) == .success, "\(cluster.logTails())") }
+    for (number, request) in requests.enumerated() {
+      let (status, answer) = try #require(answers.withLock { $0[number] }).get()
+      #expect(status == 200, "\(request.body): \(answer.errorMessage ?? "")\n\(cluster.logTails())")
+      expectSame(answer, try bundle.expected(request.api, request.body), request.body)
+    }
+    var (together, split) = (0.0, 0.0)
+    for worker in cluster.workers {
+      var http = PlainHTTP(try ServerURL("http://\(worker.address)"))
+      together += try metric("shortlist_worker_together_total", &http)
+      split += try metric("shortlist_worker_split_total", &http)
+    }
+    #expect(threads > 1 || together > 0)
+    #expect(threads == 1 || split > 0)
+  }
+
+  private func metric(_ name: String, _ http: inout PlainHTTP) throws -> Double {
+    let text = try http.get("/metrics").text
+    let line = text.split(separator: "\n").first { $0.hasPrefix(name + " ") }
+    return line.flatMap { Double($0.split(separator: " ")[1]) } ?? 0
   }
 
   @Test func bothReplicasDeadIsToldExactly() throws {
@@ -92,11 +142,7 @@ import Wire
     #expect(report["sent"] as? Int == 600 && report["ok"] as? Int == 600, "\(victim.name) killed: \(text)")
   }
 
-  private func answered(_ http: inout PlainHTTP) throws -> Int {
-    let text = try http.get("/metrics").text
-    let line = text.split(separator: "\n").first { $0.hasPrefix("shortlist_answers_total ") }
-    return line.flatMap { Int($0.split(separator: " ")[1]) } ?? 0
-  }
+  private func answered(_ http: inout PlainHTTP) throws -> Int { Int(try metric("shortlist_answers_total", &http)) }
 
   @Test func wrongRequestsAreRefusedByName() throws {
     let bundle = try TestBundle(ranked: false)
