@@ -6,7 +6,15 @@ import Testing
 // Legs that are scored together, and legs that are scored in parts, give what each gives alone on one thread.
 
 @Suite struct TogetherTests {
-  private static let catalogue = Catalogue(count: 12_000, dimension: 20)
+  /// Its slices are scanned by heads.
+  private static let catalogue = {
+    var catalogue = Catalogue(count: 12_000, dimension: 40)
+    var generator = SeededGenerator(seed: 8)
+    catalogue.vectors = Country.structured.rows(catalogue.count, catalogue.dimension, &generator)
+    // Groups for the cap that shards share.
+    catalogue.prices = (0..<catalogue.count).map { $0 % 5 == 0 ? .nan : Float($0 % 41) }
+    return catalogue
+  }()
   private static let never = CancellationFlag()
 
   private static let linear = Ranker.linear(
@@ -34,7 +42,7 @@ import Testing
   @Test(arguments: [1, 3], [false, true])
   func everyLegGetsWhatItWouldGetAlone(shards: Int, isRanked: Bool) throws {
     let hosted = try Self.catalogue.hosted(shards: shards, ranker: isRanked ? Self.linear : .none)
-    #expect(hosted.slice(ShardID(0))?.scanIndex != nil)
+    #expect(hosted.slice(ShardID(0))?.scanIndex?.plan == .head(bytes: 16))
     let scorer = LegScorer()
     for count in [1, 2, 14, LegScorer.togetherMax] {
       let legs = legs(shards: shards, count: count)
@@ -62,7 +70,7 @@ import Testing
         try results[number].get() == LegScorer().score(legs[number], holding: hosted, cancelled: Self.never).get()
       #expect(same)
     }
-    #expect(results[1] == .failure(.workerError("vector has 19 values, home/v1 has dimension 20")))
+    #expect(results[1] == .failure(.workerError("vector has 39 values, home/v1 has dimension 40")))
     #expect(results[2] == .failure(.deadlineExceeded))
     #expect(results[4] == .failure(.wrongVersion))
   }
@@ -120,5 +128,18 @@ import Testing
         #expect(same, "k \(k), candidates \(candidates)")
       }
     }
+  }
+
+  /// All of the best lie in one shard, which may give only a few of them: the others' rows are in the answer.
+  @Test func theSampleKnowsThatAShardGivesNoMoreThanItsCandidates() throws {
+    var catalogue = Self.catalogue
+    for item in 0..<catalogue.count where catalogue.owner(item, shards: 3) == ShardID(1) {
+      for place in item * 40..<(item + 1) * 40 { catalogue.vectors[place] *= 50 }
+    }
+    let request = catalogue.request(catalogue.query(k: 100, candidates: 10), shards: 3)
+    let reply = try LegScorer().score(request, holding: catalogue.hosted(shards: 3), cancelled: Self.never).get()
+    #expect(reply.items.count == 30)
+    let same = reply.items.lines == catalogue.lines(catalogue.expected(request, shards: 3).items)
+    #expect(same)
   }
 }
