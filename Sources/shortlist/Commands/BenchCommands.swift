@@ -29,6 +29,24 @@ extension Command {
         ],
         run: { try BenchRun.scan($0) }),
       Command(
+        name: "data",
+        summary: "Write the made rows and queries, as factors: items.npy and users.npy with their ids",
+        discussion: """
+          What bench scan makes of a seed, for other programs to be measured on and for bundles of any size: the queries
+          are written as the users.
+          """,
+        example: "shortlist bench data --data structured --rows 1000000 --out factors",
+        options: [
+          Option(
+            name: "data", kind: .choice(SyntheticItems.Kind.allCases.map(\.rawValue)), placeholder: "KIND",
+            help: "what rows to make", standard: "structured"),
+          .integer("rows", "how many", in: 1...100_000_000, standard: 1_000_000),
+          .integer("dimension", "of the rows", in: 1...4096, standard: 64),
+          .integer("count", "queries", in: 1...1_000_000, standard: 1000),
+          .text("out", "DIR", "where to write").required,
+        ],
+        run: { try BenchRun.data($0) }),
+      Command(
         name: "filter",
         summary: "Exact retrieval under filters that keep all, half, a tenth and a hundredth of the rows",
         discussion: "As bench scan, once per filter. The filter compares a column of random numbers.",
@@ -83,6 +101,21 @@ enum BenchRun {
     if let out = invocation.optional("out") { try NumPyFile.write(found.map { $0.map(Int64.init) }, to: out) }
     if invocation.json { try Console.printJSON(report) } else { Console.print(text(report)) }
     return report.different == 0 ? 0 : 1
+  }
+
+  static func data(_ invocation: Invocation) throws -> Int32 {
+    let directory = invocation.text("out")
+    let made = SyntheticItems.make(
+      SyntheticItems.Kind(rawValue: invocation.text("data")) ?? .structured, items: invocation.integer("rows"),
+      queries: invocation.integer("count"), dimension: invocation.integer("dimension"))
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    for (name, vectors, prefix) in [("items", made.items, "i"), ("users", made.queries, "u")] {
+      try NumPyFile.write(
+        Matrix(rows: vectors.count, columns: vectors.dimension, values: vectors.values), to: "\(directory)/\(name).npy")
+      try IDFile.write((0..<vectors.count).map { "\(prefix)\($0)" }, to: "\(directory)/\(name).ids")
+    }
+    Console.print("\(made.items.count) items and \(made.queries.count) users written to \(directory)")
+    return 0
   }
 
   static func filter(_ invocation: Invocation) throws -> Int32 {
