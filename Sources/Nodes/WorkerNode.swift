@@ -267,7 +267,8 @@ public struct WorkerNode: Sendable {
       }
       running.append(call)
       jobs[call]?.startedAt = now
-      let expected = shardCost * Double(job.request.tasks.count)
+      // An explained leg takes what `shardCost` does not know.
+      let expected = job.request.query.explain ? 0 : shardCost * Double(job.request.tasks.count)
       effects.append(
         .run(call, job.request, deadline: job.deadline, expected: expected > 0 ? .nanoseconds(Int64(expected)) : nil))
     }
@@ -298,13 +299,18 @@ public struct WorkerNode: Sendable {
     if !job.isCancelled {
       if case .success = result {
         counters.scored += 1
-        let took = Double(max(1, (now - (job.startedAt ?? job.receivedAt)).nanoseconds))
-        let perShard = took / Double(max(1, job.request.tasks.count))
-        shardCost = shardCost == 0 ? perShard : shardCost + 0.1 * (perShard - shardCost)
-        limit.observe(now - job.receivedAt, busy: running.count + queue.count + 1)
+        if !job.request.query.explain { observe(job, now: now) }
       }
       effects.append(.replyScore(call, result))
     }
     startNext(now: now, into: &effects)
+  }
+
+  /// Learns from a leg what the next will take.
+  private mutating func observe(_ job: Job, now: Instant) {
+    let took = Double(max(1, (now - (job.startedAt ?? job.receivedAt)).nanoseconds))
+    let perShard = took / Double(max(1, job.request.tasks.count))
+    shardCost = shardCost == 0 ? perShard : shardCost + 0.1 * (perShard - shardCost)
+    limit.observe(now - job.receivedAt, busy: running.count + queue.count + 1)
   }
 }

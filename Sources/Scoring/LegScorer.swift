@@ -5,7 +5,7 @@ import RankingCore
 //
 //     task ─► exclusions ─► candidates ─► ranker ─► min score ─► best k ─┐
 //     task ─► …                                                           ├─► merge in total order ─► reply with ids
-//     task ─► …                                                           ┘
+//     task ─► …                                                           ┘          (and why, where asked)
 //
 // `.retrieve` takes the best R rows of each shard and leaves its best k; `.rank` takes the named rows and leaves all.
 // Either way a shard's list is what the whole catalogue's would be, cut to the shard, so that merging loses nothing.
@@ -74,11 +74,17 @@ public final class LegScorer {
       if cancelled.isCancelled { return .failure(.deadlineExceeded) }
       merged.join(phase2.sorted(), slice: slice, task: index)
     }
+    var items = merged.list(request.tasks, holding, cap: query.cap, limit: limit)
+    if query.explain, items.count > 0 {
+      do throws(CallFailure) {
+        items.explanations = try LegExplanation.make(
+          of: merged.listed(items.count), request, holding: holding, vector: vector, memory: &ranking,
+          cancelled: cancelled)
+      } catch { return .failure(error) }
+    }
     return .success(
       ScoreReply(
-        release: holding.release, shards: request.tasks.map(\.shard),
-        items: merged.list(request.tasks, holding, cap: query.cap, limit: limit),
-        droppedNaN: dropped))
+        release: holding.release, shards: request.tasks.map(\.shard), items: items, droppedNaN: dropped))
   }
 
   /// What in the request does not fit the release, in one line.
