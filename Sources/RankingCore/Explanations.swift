@@ -51,12 +51,12 @@ public struct ContributionLayout: Sendable, Equatable {
 
   /// - Throws: `.invalidArgument` when the explanations of so many items are more numbers than an answer may hold.
   public func check(items: Int) throws(RankingError) {
-    guard items * width > RequestLimit.explainedNumbers else { return }
+    let limit = RequestLimit.explainedNumbers
+    guard items * width > limit else { return }
     throw RankingError(
       .invalidArgument,
-      "\"explain\" gives \(width) numbers an item here, for \(items) items more than the "
-        + "\(RequestLimit.explainedNumbers) of one answer; at most \(RequestLimit.explainedNumbers / width) items can be "
-        + "explained at once")
+      "\"explain\" gives \(width) numbers an item here, for \(items) items more than the \(limit) of one answer; at "
+        + "most \(limit / width) items can be explained at once")
   }
 }
 
