@@ -80,6 +80,8 @@ enum LightGBMFile {
     let leaves = try block.numbers("leaf_value", leafCount, reader)
     let count = leafCount - 1
     guard count > 0 else { return TreeEnsemble.Tree(nodes: [], leaves: leaves) }
+    // Not every tool that writes this format says it.
+    let covers = block["leaf_count"] == nil ? [] : try block.numbers("leaf_count", leafCount, reader)
     let features = try block.integers("split_feature", count, reader)
     let thresholds = try block.numbers("threshold", count, reader)
     let decisions = try block.integers("decision_type", count, reader)
@@ -122,7 +124,7 @@ enum LightGBMFile {
           feature: feature, split: split, missingGoesLeft: decisions[node] & 3 == 2, left: lefts[node],
           right: rights[node]))
     }
-    return TreeEnsemble.Tree(nodes: nodes, leaves: leaves)
+    return TreeEnsemble.Tree(nodes: nodes, leaves: leaves, covers: covers)
   }
 
   /// The greatest float32 that is not above.

@@ -42,6 +42,8 @@ enum XGBoostFile {
       var split_indices: [Int]
       var split_conditions: [Float]
       var default_left: [Int]
+      /// Not needed for scores.
+      var sum_hessian: [Double]?
       var split_type: [Int]?
       var categories: [Int]?
       var categories_nodes: [Int]?
@@ -127,11 +129,13 @@ enum XGBoostFile {
     func error(_ reason: String) -> InputError { InputError(file: place.file, "\(place.reason): \(reason)") }
     let count = tree.left_children.count
     guard count > 0, tree.right_children.count == count, tree.split_indices.count == count,
-      tree.split_conditions.count == count, tree.default_left.count == count, tree.split_type?.count ?? count == count
+      tree.split_conditions.count == count, tree.default_left.count == count, tree.split_type?.count ?? count == count,
+      tree.sum_hessian?.count ?? count == count
     else { throw error("its lists have different lengths, or are empty") }
     let sets = try categories(of: tree, error)
     var nodes: [TreeEnsemble.Node] = []
     var leaves: [Double] = []
+    var covers: [Double] = []
     /// What is to be numbered, and where its number goes.
     var open: [(old: Int, parent: Int, isLeft: Bool)] = [(0, -1, false)]
     while let (old, parent, isLeft) = open.popLast() {
@@ -140,6 +144,7 @@ enum XGBoostFile {
       if tree.left_children[old] == -1 {
         number = ~leaves.count
         leaves.append(Double(tree.split_conditions[old] * weight))
+        if let hessians = tree.sum_hessian { covers.append(hessians[old]) }
       } else {
         number = nodes.count
         let split: TreeEnsemble.Split
@@ -158,7 +163,7 @@ enum XGBoostFile {
       }
       if parent >= 0 { if isLeft { nodes[parent].left = number } else { nodes[parent].right = number } }
     }
-    return TreeEnsemble.Tree(nodes: nodes, leaves: leaves)
+    return TreeEnsemble.Tree(nodes: nodes, leaves: leaves, covers: covers)
   }
 
   private static let categoriesMax = 1 << 16

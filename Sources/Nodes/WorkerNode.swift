@@ -318,7 +318,7 @@ public struct WorkerNode: Sendable {
 
   /// Whether one pass over the slices serves both, and saves something.
   private func goesTogether(_ request: ScoreRequest, with other: ScoreRequest) -> Bool {
-    guard request.query.mode == .retrieve, other.query.mode == .retrieve,
+    guard request.query.mode == .retrieve, other.query.mode == .retrieve, !request.query.explain, !other.query.explain,
       request.query.release == other.query.release
     else { return false }
     let held = bytes[request.query.release] ?? [:]
@@ -331,7 +331,8 @@ public struct WorkerNode: Sendable {
 
   private mutating func start(_ runs: [WorkerRun], now: Instant, into effects: inout [WorkerEffect]) {
     let shards = runs.reduce(0) { $0 + $1.request.tasks.count }
-    let expected = shardCost * Double(shards)
+    // An explained leg takes what `shardCost` does not know.
+    let expected = runs[0].request.query.explain ? 0 : shardCost * Double(shards)
     var threads = 1
     if runs.count == 1, running.isEmpty, queue.isEmpty, expected >= Double(policy.splitMin.nanoseconds) {
       threads = min(policy.running, shards)
@@ -379,13 +380,18 @@ public struct WorkerNode: Sendable {
     if !job.isCancelled {
       if case .success = result {
         counters.scored += 1
-        let took = Double(max(1, (now - (job.startedAt ?? job.receivedAt)).nanoseconds))
-        let perShard = took * Double(crew.threads) / Double(max(1, crew.shards))
-        shardCost = shardCost == 0 ? perShard : shardCost + 0.1 * (perShard - shardCost)
-        limit.observe(now - job.receivedAt, busy: running.count + queue.count + 1)
+        if !job.request.query.explain { observe(job, crew, now: now) }
       }
       effects.append(.replyScore(call, result))
     }
     startNext(now: now, into: &effects)
+  }
+
+  /// Learns from a leg what the next will take.
+  private mutating func observe(_ job: Job, _ crew: Crew, now: Instant) {
+    let took = Double(max(1, (now - (job.startedAt ?? job.receivedAt)).nanoseconds))
+    let perShard = took * Double(crew.threads) / Double(max(1, crew.shards))
+    shardCost = shardCost == 0 ? perShard : shardCost + 0.1 * (perShard - shardCost)
+    limit.observe(now - job.receivedAt, busy: running.count + queue.count + 1)
   }
 }

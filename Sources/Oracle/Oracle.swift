@@ -197,11 +197,33 @@ public final class Oracle {
         list.append(ScoredItem(score: score, ordinal: ItemOrdinal(rawValue: item.ordinal)), id: $0)
       }
     }
-    return Answer(
+    if request.explain {
+      try ContributionLayout(release).check(items: request.k)
+      list.explanations = explained(all.map { (item: $0.item, retrieval: Self.dot($0.item.vector, query)) }) { entry in
+        account(entry.item, entry.retrieval, userValues, context)
+      }
+    }
+    var answer = Answer(
       release: release.id,
       entries: all.indices.map { Answer.Entry(item: list[$0], list: 0, position: Int32($0)) }, lists: [list],
       coldStart: coldStart, coverage: coverage(speaking), candidates: r,
       quality: Double(r) / Double(request.candidatesAsked), unknown: unknown, requestID: request.requestID, took: .zero)
+    if request.explain { answer.contributionNames = ContributionLayout.names(release) }
+    return answer
+  }
+
+  /// The accounts as columns, each number in the place of its name.
+  private func explained(
+    _ items: [(item: Item, retrieval: Float)], _ account: ((item: Item, retrieval: Float)) -> PlainAccount
+  ) -> Explanations? {
+    let names = ContributionLayout.names(release)
+    let accounts = items.map(account)
+    return Explanations(
+      items: items.count, retrieval: items.map(\.retrieval), raw: accounts.map(\.raw),
+      outputs: accounts.compactMap(\.output),
+      contributions: accounts.flatMap { account in
+        names.map { $0 == "base" ? account.base : account.contributions[$0] ?? 0 }
+      })
   }
 
   /// The list without the items whose group is full when their turn comes.
@@ -263,18 +285,46 @@ public final class Oracle {
     items.sorted { $0.score != $1.score ? $0.score > $1.score : $0.item.ordinal < $1.item.ordinal }
   }
 
+  private func value(
+    _ feature: String, _ item: Item, _ retrieval: Float, _ user: [Float], _ context: [Float]
+  ) -> Float {
+    func column(_ prefix: String, _ columns: [Column], _ values: [Float]) -> Float? {
+      guard feature.hasPrefix(prefix) else { return nil }
+      return columns.firstIndex { $0.name == feature.dropFirst(prefix.count) }.map { values[$0] }
+    }
+    if feature == "retrieval_score" { return retrieval }
+    return column("item.", bundle.itemColumns, item.columns) ?? column("user.", release.userColumns, user)
+      ?? column("context.", release.contextColumns, context) ?? .nan
+  }
+
+  /// What an item's score is made of.
+  private func account(_ item: Item, _ retrieval: Float, _ user: [Float], _ context: [Float]) -> PlainAccount {
+    func value(_ feature: String) -> Float { self.value(feature, item, retrieval, user, context) }
+    var account = PlainAccount()
+    switch ranker {
+    case nil:
+      account.raw = Double(retrieval)
+      account.add(account.raw, to: "retrieval_score")
+    case .trees(let trees): return trees.explain(value)
+    case .xgboost(let trees): return trees.explain(value)
+    case .linear(let file):
+      account.base = file.intercept ?? 0
+      account.raw = account.base
+      for term in file.terms {
+        let x = value(term.feature)
+        let product = term.weight * (x.isNaN ? term.missing ?? 0 : Double(x))
+        account.add(product, to: term.feature)
+        account.raw += product
+      }
+      account.output = Float(account.raw) + 0
+    }
+    return account
+  }
+
   private func rank(
     _ item: Item, _ retrieval: Float, _ ranker: Ranker, _ user: [Float], _ context: [Float]
   ) -> Float? {
-    func value(_ feature: String) -> Float {
-      func column(_ prefix: String, _ columns: [Column], _ values: [Float]) -> Float? {
-        guard feature.hasPrefix(prefix) else { return nil }
-        return columns.firstIndex { $0.name == feature.dropFirst(prefix.count) }.map { values[$0] }
-      }
-      if feature == "retrieval_score" { return retrieval }
-      return column("item.", bundle.itemColumns, item.columns) ?? column("user.", release.userColumns, user)
-        ?? column("context.", release.contextColumns, context) ?? .nan
-    }
+    func value(_ feature: String) -> Float { self.value(feature, item, retrieval, user, context) }
     let linear: LinearFile
     switch ranker {
     case .trees(let trees): return trees.score(value)

@@ -10,6 +10,7 @@ struct PlainTrees {
     var left: [Int] = []
     var right: [Int] = []
     var leaf: [Double] = []
+    var count: [Double] = []
     var bounds: [Int] = []
     var words: [UInt32] = []
   }
@@ -38,6 +39,7 @@ struct PlainTrees {
       case "left_child": trees[last].left = words.map { Int($0)! }
       case "right_child": trees[last].right = words.map { Int($0)! }
       case "leaf_value": trees[last].leaf = words.map { Double($0)! }
+      case "leaf_count": trees[last].count = words.map { Double($0)! }
       case "cat_boundaries": trees[last].bounds = words.map { Int($0)! }
       case "cat_threshold": trees[last].words = words.map { UInt32($0)! }
       default: break
@@ -57,6 +59,42 @@ struct PlainTrees {
       sum += tree.leaf[-place - 1]
     }
     if isAverage { sum /= Double(trees.count) }
+    return finished(sum)
+  }
+
+  /// - Parameter value: of a feature, by its name.
+  func explain(_ value: (String) -> Float) -> PlainAccount {
+    let values = names.map { Double(value($0)) }
+    var account = PlainAccount()
+    var sum = 0.0
+    for tree in trees {
+      root(tree).walk(into: &account, goesLeft: { goesLeft(tree, $0, values[tree.feature[$0]]) }) { leaf in
+        sum += leaf
+        return leaf
+      }
+    }
+    if isAverage {
+      account.scale(1 / Double(trees.count))
+      sum /= Double(trees.count)
+    }
+    account.raw = sum
+    account.output = finished(sum)
+    return account
+  }
+
+  private func root(_ tree: Tree) -> PlainNode {
+    func node(_ place: Int) -> PlainNode {
+      place < 0
+        ? .leaf(tree.leaf[-place - 1], cover: tree.count.isEmpty ? 1 : tree.count[-place - 1])
+        : .node(
+          feature: names[tree.feature[place]], number: place, left: node(tree.left[place]),
+          right: node(tree.right[place]))
+    }
+    return node(tree.feature.isEmpty ? -1 : 0)
+  }
+
+  private func finished(_ sum: Double) -> Float? {
+    var sum = sum
     if objective.hasPrefix("binary") {
       let scale = Double(objective.split(separator: " ").first { $0.hasPrefix("sigmoid:") }!.dropFirst(8))!
       sum = 1 / (1 + exp(-scale * sum))

@@ -17,6 +17,8 @@ public struct Answer: Sendable {
   public var entries: [Entry]
   /// The workers' lists, kept for the winners' ids.
   public var lists: [ScoredList]
+  /// What the contributions of explained items are called; empty = nothing is explained.
+  public var contributionNames: [String] = []
   /// True when the user was unknown and the bundle's cold-start vector was used; `nil` where no user was asked about.
   public var coldStart: Bool?
   public var coverage: Coverage

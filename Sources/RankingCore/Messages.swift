@@ -23,6 +23,8 @@ public struct ScoreQuery: Sendable, Equatable {
   public var filter: FilterProgram?
   /// At most so many of a group; the reply's list then says each item's group.
   public var cap: GroupCap?
+  /// Whether the reply says what each score is made of.
+  public var explain = false
   /// One per user column of the release; NaN = missing.
   public var userValues: [Float]
   /// One per context column of the release; NaN = missing.

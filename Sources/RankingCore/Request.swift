@@ -17,6 +17,8 @@ public enum RequestLimit {
   public static let userBytes = 255
   public static let requestIDBytes = 128
   public static let contextFields = 64
+  /// Contributions in one answer: 512 KiB of a leg's reply, and some 3 MB of JSON where none is 0.
+  public static let explainedNumbers = 1 << 16
   public static let jsonDepth = 16
   public static let bodyBytes = 1 << 20
 }
@@ -64,6 +66,8 @@ public struct RankingRequest: Sendable, Equatable {
   /// `nil` = every item.
   public var filter: Filter?
   public var diversity: Diversity?
+  /// Whether the answer says what each score is made of.
+  public var explain: Bool
   public var timeout: Duration?
   public var minCoverage: Double
   /// From this share of the items on, wait only a quarter of what remains for the rest; `nil` = wait for all.
@@ -82,6 +86,7 @@ public struct RankingRequest: Sendable, Equatable {
     excludeSeen = false
     exclude = []
     context = []
+    explain = false
     minCoverage = 0
     sticky = false
     priority = .interactive
@@ -96,7 +101,7 @@ public struct RankingRequest: Sendable, Equatable {
       && a.candidates == b.candidates && a.excludeSeen == b.excludeSeen && a.exclude == b.exclude
       && a.context.elementsEqual(b.context, by: { $0.name == $1.name && $0.value == $1.value })
       && a.minScore == b.minScore && a.filter == b.filter && a.diversity == b.diversity && a.timeout == b.timeout
-      && a.minCoverage == b.minCoverage
+      && a.explain == b.explain && a.minCoverage == b.minCoverage
       && a.earlyAt == b.earlyAt && a.sticky == b.sticky && a.session == b.session && a.priority == b.priority
       && a.requestID == b.requestID
   }

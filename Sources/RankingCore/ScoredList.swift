@@ -35,6 +35,8 @@ public struct ScoredList: Sendable, Equatable {
   public var ids = TextColumn()
   /// The items' groups, where a cap was asked for; NaN = none. Else empty.
   public var groups: [Float] = []
+  /// Of all items, where they were asked for.
+  public var explanations: Explanations?
 
   public init() {}
   public var count: Int { ordinals.count }
@@ -52,7 +54,7 @@ public struct ScoredList: Sendable, Equatable {
   /// NaN is no group, wherever it comes from: lists are equal when their items' groups are.
   public static func == (a: ScoredList, b: ScoredList) -> Bool {
     a.ordinals == b.ordinals && a.scores == b.scores && a.ids == b.ids
-      && a.groups.elementsEqual(b.groups) { $0 == $1 || ($0.isNaN && $1.isNaN) }
+      && a.groups.elementsEqual(b.groups) { $0 == $1 || ($0.isNaN && $1.isNaN) } && a.explanations == b.explanations
   }
 
   /// Whether the columns have one length, no score is NaN and the order is the total order: what a reply from another

@@ -138,6 +138,7 @@ final class Flight: @unchecked Sendable {
     query.k = limit
     query.candidates = request.candidatesAsked
     query.minScore = request.minScore
+    query.explain = request.explain
     shared = nil
     legs.removeAll(keepingCapacity: true)
     legShards.removeAll(keepingCapacity: true)

@@ -6,6 +6,7 @@ import RankingCore
 extension Flight {
   /// What the request's subject means in `release`, as far as it can be said without asking workers.
   func resolveSubject(_ release: Release) throws(RankingError) {
+    if query.explain { try ContributionLayout(release).check(items: query.k) }
     query.contextValues = release.contextValues(request.context)
     query.cap =
       if let diversity = request.diversity {

@@ -193,6 +193,14 @@ extension Router {
       && reply.shards.allSatisfy(flight.legShards[leg.shards].contains)
       && reply.items.count <= flight.query.k && reply.items.isWellFormed
       && reply.items.groups.count == (flight.query.cap == nil ? 0 : reply.items.count)
+      && hasExplanations(reply.items, for: flight)
+  }
+
+  /// Whether all items are explained, in numbers that can be written, or none where nobody asked.
+  private func hasExplanations(_ items: ScoredList, for flight: Flight) -> Bool {
+    guard flight.query.explain, items.count > 0 else { return items.explanations == nil }
+    let width = ContributionLayout(catalog.entries[flight.entry].release).width
+    return items.explanations?.isWellFormed(items: items.count, width: width) ?? false
   }
 
   /// The shards that the reply speaks for are answered. The others of the leg were not finished, or were unloaded

@@ -58,12 +58,15 @@ extension Router {
     if case .rank(let items) = flight.request.kind {
       unknown += Self.unranked(items, flight, coverage, entries, lists)
     }
-    return .success(
-      Answer(
-        release: flight.release, entries: entries, lists: lists, coldStart: flight.coldStart, coverage: coverage,
-        candidates: flight.query.candidates,
-        quality: Double(flight.query.candidates) / Double(flight.request.candidatesAsked), unknown: unknown,
-        requestID: flight.request.requestID, took: now - flight.start))
+    var answer = Answer(
+      release: flight.release, entries: entries, lists: lists, coldStart: flight.coldStart, coverage: coverage,
+      candidates: flight.query.candidates,
+      quality: Double(flight.query.candidates) / Double(flight.request.candidatesAsked), unknown: unknown,
+      requestID: flight.request.requestID, took: now - flight.start)
+    if flight.query.explain {
+      answer.contributionNames = ContributionLayout.names(catalog.entries[flight.entry].release)
+    }
+    return .success(answer)
   }
 
   /// The items to rank that no worker knew, of the shards that answered. Items that were left out for another reason

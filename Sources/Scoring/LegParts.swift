@@ -16,7 +16,7 @@ public enum LegParts {
     return parts.map { $0.tasks.sorted() }
   }
 
-  /// The reply of the whole leg from those of its parts.
+  /// The reply of the whole leg from those of its parts. (One that is to be explained is not divided.)
   public static func join(_ parts: [ScoreReply], of request: ScoreRequest) -> ScoreReply {
     guard parts.count > 1 else { return parts[0] }
     let limit = request.query.mode == .retrieve ? request.query.k : .max

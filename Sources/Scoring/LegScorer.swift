@@ -5,7 +5,7 @@ import RankingCore
 //
 //     task ─► exclusions ─► candidates ─► ranker ─► min score ─► best k ─┐
 //     task ─► …                                                           ├─► merge in total order ─► reply with ids
-//     task ─► …                                                           ┘
+//     task ─► …                                                           ┘          (and why, where asked)
 //
 // `.retrieve` takes the best R rows of each shard and leaves its best k; `.rank` takes the named rows and leaves all.
 // Either way a shard's list is what the whole catalogue's would be, cut to the shard, so that merging loses nothing.
@@ -60,7 +60,7 @@ public final class LegScorer {
         guard lane.score(task, &room, cancelled) else { return .failure(.deadlineExceeded) }
       }
     }
-    return .success(lane.reply(part: part))
+    return lane.reply(part: part, &room, cancelled)
   }
 
   /// The replies of several legs, at most `togetherMax`, in their order, each as `score` gives it.
@@ -86,7 +86,7 @@ public final class LegScorer {
     }
     return legs.indices.map { number in
       defer { lanes[number].end() }
-      return failures[number].map { .failure($0) } ?? .success(lanes[number].reply())
+      return failures[number].map { .failure($0) } ?? lanes[number].reply(&room, legs[number].cancelled)
     }
   }
 

@@ -67,8 +67,14 @@ struct MergedLists: ~Copyable {
         guard list.count < limit, taken.takes(group) else { continue }
         list.groups.append(group)
       }
+      entries[list.count] = entry
       list.append(entry.item, id: slice.id(ofRow: Int(entry.row)))
     }
     return list
+  }
+
+  /// The entries of the list that was made last, of so many.
+  mutating func listed(_ count: Int) -> UnsafeBufferPointer<Entry> {
+    UnsafeBufferPointer(start: entries.room(for: max(1, count)), count: count)
   }
 }

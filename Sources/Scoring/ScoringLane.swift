@@ -88,12 +88,24 @@ final class ScoringLane {
   /// What the tasks that were scored give.
   ///
   /// - Parameter part: which they were; nil = all.
-  func reply(part: [Int]? = nil) -> ScoreReply {
+  func reply(
+    part: [Int]? = nil, _ room: inout ScoringRoom, _ cancelled: CancellationFlag
+  ) -> Result<ScoreReply, CallFailure> {
     guard let (request, holding) = leg else { preconditionFailure("a reply without a leg") }
-    return ScoreReply(
-      release: holding.release,
-      shards: part.map { $0.map { request.tasks[$0].shard } } ?? request.tasks.map(\.shard),
-      items: merged.list(request.tasks, holding, cap: request.query.cap, limit: limit), droppedNaN: dropped)
+    var items = merged.list(request.tasks, holding, cap: request.query.cap, limit: limit)
+    if request.query.explain, items.count > 0 {
+      do throws(CallFailure) {
+        items.explanations = try LegExplanation.make(
+          of: merged.listed(items.count), request, holding: holding,
+          vector: query.room(for: Slice.stride(dimension: holding.dimension)), memory: &room.ranking,
+          cancelled: cancelled)
+      } catch { return .failure(error) }
+    }
+    return .success(
+      ScoreReply(
+        release: holding.release,
+        shards: part.map { $0.map { request.tasks[$0].shard } } ?? request.tasks.map(\.shard), items: items,
+        droppedNaN: dropped))
   }
 
   // MARK: Phase 1

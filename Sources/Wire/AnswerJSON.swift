@@ -14,6 +14,9 @@ extension PublicAPI {
       }
       json.literal(",\"score\":")
       json.number(entry.item.score)
+      if let explanations = answer.lists[Int(entry.list)].explanations {
+        Self.write(explanations, Int(entry.position), names: answer.contributionNames, into: &json)
+      }
       json.literal("}")
     }
     json.literal("],\"model\":")
@@ -49,6 +52,37 @@ extension PublicAPI {
     json.literal(",\"took_ms\":")
     json.milliseconds(answer.took.milliseconds)
     json.literal("}")
+  }
+
+  /// An item's explanation. What contributes nothing is left out.
+  private static func write(
+    _ explanations: Explanations, _ item: Int, names: [String], into json: inout JSONWriter
+  ) {
+    let width = explanations.width
+    precondition(names.count == width, "\(names.count) names for \(width) contributions")
+    json.literal(",\"explain\":{\"retrieval_score\":")
+    json.number(explanations.retrieval[item])
+    json.literal(",\"raw\":")
+    json.number(explanations.raw[item])
+    json.literal(",\"base\":")
+    json.number(explanations.contributions[item * width + ContributionLayout.base])
+    json.literal(",\"contributions\":{")
+    var isFirst = true
+    for place in 0..<width where place != ContributionLayout.base {
+      let value = explanations.contributions[item * width + place]
+      guard value != 0 else { continue }
+      if !isFirst { json.literal(",") }
+      isFirst = false
+      json.string(names[place])
+      json.literal(":")
+      json.number(value)
+    }
+    json.literal("},\"rankers\":[")
+    for ranker in 0..<explanations.rankers {
+      if ranker > 0 { json.literal(",") }
+      json.number(explanations.outputs[item * explanations.rankers + ranker])
+    }
+    json.literal("]}")
   }
 
   public static func write(_ error: RankingError, requestID: String, into json: inout JSONWriter) {
@@ -96,6 +130,20 @@ public struct ParsedAnswer: Sendable, Equatable {
   public struct Item: Sendable, Equatable {
     public var id: String
     public var score: Float
+    public var explanation: Explanation?
+    public init(id: String, score: Float, explanation: Explanation? = nil) {
+      self.id = id
+      self.score = score
+      self.explanation = explanation
+    }
+  }
+  public struct Explanation: Sendable, Equatable {
+    public var retrievalScore: Float = 0
+    public var raw = 0.0
+    public var base = 0.0
+    public var contributions: [String: Double] = [:]
+    public var rankers: [Float] = []
+    public init() {}
   }
   public var items: [Item] = []
   public var model = ""
@@ -121,6 +169,7 @@ public struct ParsedAnswer: Sendable, Equatable {
             switch key {
             case "id": item.id = try reader.string()
             case "score": item.score = try reader.float()
+            case "explain": item.explanation = try Self.explanation(&reader)
             default: try reader.skipValue()
             }
           }
@@ -159,6 +208,25 @@ public struct ParsedAnswer: Sendable, Equatable {
       }
     }
     try reader.expectEnd()
+  }
+
+  private static func explanation(_ reader: inout JSONReader) throws(JSONError) -> Explanation {
+    var explanation = Explanation()
+    try object(&reader) { (reader, key) throws(JSONError) in
+      switch key {
+      case "retrieval_score": explanation.retrievalScore = try reader.float()
+      case "raw": explanation.raw = try reader.double()
+      case "base": explanation.base = try reader.double()
+      case "contributions":
+        try object(&reader) { (reader, key) throws(JSONError) in
+          explanation.contributions[key] = try reader.double()
+        }
+      case "rankers":
+        try list(&reader) { (reader) throws(JSONError) in explanation.rankers.append(try reader.float()) }
+      default: try reader.skipValue()
+      }
+    }
+    return explanation
   }
 
   private static func object(

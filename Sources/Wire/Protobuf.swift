@@ -69,6 +69,7 @@ public struct ProtoWriter: Sendable {
     withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
   }
   public mutating func packed(_ field: UInt32, _ values: [Float]) { packedBytes(field, values) }
+  public mutating func packed(_ field: UInt32, _ values: [Double]) { packedBytes(field, values) }
   public mutating func packed(_ field: UInt32, _ values: [UInt64]) { packedBytes(field, values) }
   public mutating func packed(_ field: UInt32, _ values: [UInt32]) { packedBytes(field, values) }
   public mutating func packedVarints(_ field: UInt32, _ values: [ShardID]) {
@@ -178,6 +179,7 @@ public struct ProtoReader {
   }
   /// Appends packed (or single) little-endian numbers.
   public mutating func packed(into values: inout [Float]) throws(WireError) { try packed(into: &values, zero: 0) }
+  public mutating func packed(into values: inout [Double]) throws(WireError) { try packed(into: &values, zero: 0) }
   public mutating func packed(into values: inout [UInt64]) throws(WireError) { try packed(into: &values, zero: 0) }
   public mutating func packed(into values: inout [UInt32]) throws(WireError) { try packed(into: &values, zero: 0) }
   @inline(__always)

@@ -7,14 +7,13 @@ public enum PublicAPI: String, Sendable, CaseIterable {
 
   private static let common = [
     "model", "version", "min_score", "candidates", "priority", "context", "timeout_ms", "min_coverage", "early_at",
-    "sticky", "session", "filter",
+    "sticky", "session", "filter", "explain",
   ]
-  private static let later = ["explain"]
   private static let recommendFields =
-    ["user", "vector", "recent_items", "k", "exclude_seen", "exclude", "diversity"] + common + later
+    ["user", "vector", "recent_items", "k", "exclude_seen", "exclude", "diversity"] + common
   private static let rankFields =
-    ["items", "user", "vector", "recent_items", "exclude_seen", "exclude"] + common + later
-  private static let similarFields = ["item", "k", "exclude", "diversity"] + common + later
+    ["items", "user", "vector", "recent_items", "exclude_seen", "exclude"] + common
+  private static let similarFields = ["item", "k", "exclude", "diversity"] + common
   var fields: [String] {
     switch self {
     case .recommend: Self.recommendFields
@@ -23,8 +22,7 @@ public enum PublicAPI: String, Sendable, CaseIterable {
     }
   }
 
-  /// - Throws: `.invalidArgument` that names the field and what is allowed; `.unsupported` for fields of later
-  /// releases.
+  /// - Throws: `.invalidArgument` that names the field and what is allowed.
   public func parse(_ bytes: UnsafeRawBufferPointer, requestID: String) throws(RankingError) -> RankingRequest {
     var parser = RequestParser(api: self, reader: JSONReader(bytes))
     parser.request.requestID = requestID
@@ -133,14 +131,9 @@ struct RequestParser {
     case "context": try context(key)
     case "filter": request.filter = try filter()
     case "diversity": request.diversity = try diversity()
-    case "explain":
-      if try boolean(key) { throw unsupported(key) }
-    default: throw unsupported(key)
+    case "explain": request.explain = try boolean(key)
+    default: preconditionFailure("\(key) is among the fields of \(api) and is not read")
     }
-  }
-
-  private func unsupported(_ key: String) -> RequestFailure {
-    .ranking(RankingError(.unsupported, "\"\(key)\" is not supported by this release"))
   }
 
   private func check() throws(RequestFailure) {

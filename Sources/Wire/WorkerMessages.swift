@@ -27,6 +27,7 @@ extension ScoreRequest {
         writer.uint(2, UInt64(cap.max))
       }
     }
+    writer.bool(13, query.explain)
     for step in query.filter?.steps ?? [] { writer.message(11) { Self.encode(step, into: &$0) } }
   }
 
@@ -131,6 +132,7 @@ extension ScoreRequest {
         guard query.filter?.steps.count ?? 0 <= FilterProgram.stepsMax else {
           throw .outOfRange(field: 11, "more than \(FilterProgram.stepsMax) steps")
         }
+      case 13: query.explain = try reader.bool()
       default: try reader.skip()
       }
     }
@@ -177,11 +179,17 @@ extension ScoreReply {
     writer.uint(7, UInt64(droppedNaN))
     writer.packed(8, items.ids.ends)
     writer.packed(9, items.groups)
+    guard let explanations = items.explanations else { return }
+    writer.packed(10, explanations.retrieval)
+    writer.packed(11, explanations.raw)
+    writer.packed(12, explanations.outputs)
+    writer.packed(13, explanations.contributions)
   }
 
   public init(decoding bytes: UnsafeRawBufferPointer) throws(WireError) {
     var reader = ProtoReader(bytes)
     var reply = ScoreReply(release: ModelVersion(model: "", version: ""), shards: [], items: ScoredList())
+    var (retrieval, raw, outputs, contributions) = ([Float](), [Double](), [Float](), [Double]())
     while try reader.next() {
       switch reader.field {
       case 1: reply.release.model = try reader.string(maxBytes: 64)
@@ -193,11 +201,22 @@ extension ScoreReply {
       case 7: reply.droppedNaN = try reader.count(in: 0...Int(Int32.max))
       case 8: try reader.packed(into: &reply.items.ids.ends)
       case 9: try reader.packed(into: &reply.items.groups)
+      case 10: try reader.packed(into: &retrieval)
+      case 11: try reader.packed(into: &raw)
+      case 12: try reader.packed(into: &outputs)
+      case 13: try reader.packed(into: &contributions)
       default: try reader.skip()
       }
     }
     guard reply.items.ids.hasEnds(lengths: itemIDLengthRange) else { throw .outOfRange(field: 8, "an id's length") }
     guard reply.items.ids.isText else { throw .invalidUTF8(field: 6) }
+    if !(retrieval.isEmpty && raw.isEmpty && outputs.isEmpty && contributions.isEmpty) {
+      reply.items.explanations = Explanations(
+        items: reply.items.count, retrieval: retrieval, raw: raw, outputs: outputs, contributions: contributions)
+      if reply.items.explanations == nil {
+        throw .outOfRange(field: 13, "not the explanations of \(reply.items.count) items")
+      }
+    }
     self = reply
   }
 }

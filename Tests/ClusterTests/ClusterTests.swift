@@ -27,6 +27,7 @@ import Wire
   func expectSame(_ answer: ParsedAnswer, _ expected: ParsedAnswer, _ body: String) {
     #expect(answer.items.map(\.id) == expected.items.map(\.id), "\(body)")
     #expect(answer.items.map(\.score.bitPattern) == expected.items.map(\.score.bitPattern), "\(body)")
+    #expect(answer.items.map(\.explanation) == expected.items.map(\.explanation), "\(body)")
     #expect(answer.unknown == expected.unknown, "\(body)")
     #expect(answer.coldStart == expected.coldStart && answer.version == expected.version, "\(body)")
     #expect(answer.answered == expected.answered && answer.missing == expected.missing, "\(body)")
@@ -42,11 +43,17 @@ import Wire
     let cluster = try cluster(bundle, workers: workers, replicas: min(2, workers))
     defer { cluster.stop() }
     var http = PlainHTTP(try ServerURL(cluster.url))
-    for (api, body) in bundle.requests(items > 10_000 ? 30 : 200, seed: UInt64(workers)) {
+    var explained = 0
+    let large = (PublicAPI.recommend, #"{"user":"user-1","k":1000,"explain":true}"#)
+    for (api, body) in bundle.requests(items > 10_000 ? 30 : 200, seed: UInt64(workers)) + [large] {
       let (status, answer) = try ask(&http, api, body)
       #expect(status == 200, "\(body): \(answer.errorMessage ?? "")\n\(cluster.logTails())")
       expectSame(answer, try bundle.expected(api, body), body)
+      let isAsked = body.contains("\"explain\":true")
+      #expect(answer.items.allSatisfy { ($0.explanation != nil) == isAsked }, "\(body)")
+      if isAsked { explained += answer.items.count }
     }
+    #expect(explained > 1000)
   }
 
   /// Requests that come at once, so that legs wait and are scored together, or are shared out among threads.

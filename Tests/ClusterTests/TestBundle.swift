@@ -92,6 +92,7 @@ final class TestBundle {
     left_child=1 -1 -2
     right_child=2 -3 -4
     leaf_value=0.125 -0.25 0.5 1.75
+    leaf_count=211 97 3 410
     is_linear=0
     shrinkage=1
 
@@ -133,6 +134,7 @@ final class TestBundle {
     return (0..<count).map { index in
       var fields: [String] = []
       if hasColumns, generator.below(2) == 0 { fields.append("\"filter\":" + filter()) }
+      if generator.below(3) == 0 { fields.append("\"explain\":true") }
       let field = ["kind", "price", "new"][generator.below(3)]
       let diversity = #","diversity":{"field":"\#(field)","max":\#(1 + generator.below(4))}"#
       let isDiverse = hasColumns && generator.below(3) == 0

@@ -35,6 +35,65 @@ import Testing
     #expect(cluster.node.router.counters.lateReplies == 3)
   }
 
+  /// As many explanations as items, each as wide as the version's columns ask, all finite; none where nobody asked.
+  @Test func explanationsThatDoNotFitAreAFailure() throws {
+    var cluster = ClusterScript(workers: [[0], [0]], shardCount: 1)
+    cluster.linkAll()
+    func reply(_ width: Int, _ value: Double = 1) -> ScoreReply {
+      var reply = cluster.reply(cluster.legs[cluster.legs.count - 1].request)
+      reply.items.explanations = Explanations(
+        items: 1, retrieval: [1], raw: [1], outputs: [], contributions: Array(repeating: value, count: width))
+      return reply
+    }
+    var request = RankingRequest(subject: .anyone, k: 3)
+    var wrong: UInt64 = 0
+    for (token, explain, width, value) in [
+      (1, true, 2, 1), (2, true, 4, 1), (3, true, 3, .nan), (4, true, 3, -.infinity), (5, false, 3, 1),
+    ] as [(RequestToken, Bool, Int, Double)] {
+      request.explain = explain
+      cluster.request(token, request)
+      cluster.send(.scored(cluster.legs[cluster.legs.count - 1].id, .success(reply(width, value))))
+      wrong += 1
+      #expect(cluster.answers[token] == nil && cluster.node.router.counters.invalidReplies == wrong)
+      cluster.send(.scored(cluster.legs[cluster.legs.count - 1].id, .failure(.overloaded)))
+      #expect(cluster.error(token) != nil)
+      cluster.pass(.seconds(5))
+    }
+    request.explain = true
+    cluster.request(6, request)
+    #expect(cluster.legs[cluster.legs.count - 1].request.query.explain)
+    cluster.send(.scored(cluster.legs[cluster.legs.count - 1].id, .success(reply(3))))
+    let answer = try #require(try cluster.answers[6]?.get())
+    #expect(answer.contributionNames == ["base", "retrieval_score", "ranker"])
+    #expect(answer.lists[0].explanations?.contributions == [1, 1, 1])
+  }
+
+  @Test func explanationsBeyondTheLimitAreRefusedByName() {
+    var cluster = ClusterScript(workers: [[0]], shardCount: 1)
+    var wide = Release(
+      id: ModelVersion(model: "wide", version: "v1"), dimension: 2, itemsPerShard: [10],
+      userColumns: (0..<50).map { Column(name: "u\($0)", kind: .number) },
+      contextColumns: [Column(name: "hour", kind: .number)], coldStart: [1, 1], users: NoUsers())
+    wide.itemColumns = (0..<30).map { Column(name: "i\($0)", kind: .number) }
+    cluster.send(.loaded(wide))
+    cluster.adjust = { $0.holdings = [.init(release: wide.id, shardCount: 1, ready: [ShardID(0)])] }
+    cluster.linkAll()
+    var request = RankingRequest(subject: .anyone, k: 781)
+    (request.model, request.version, request.explain) = ("wide", "v1", true)
+    cluster.request(1, request)
+    #expect(
+      cluster.error(1)
+        == RankingError(
+          .invalidArgument,
+          "\"explain\" gives 84 numbers an item here, for 781 items more than the 65536 of one answer; at most 780 "
+            + "items can be explained at once"))
+    request.k = 780
+    cluster.request(2, request)
+    (request.k, request.explain) = (1000, false)
+    cluster.request(3, request)
+    #expect(cluster.legs.map(\.request.query.k) == [780, 1000], "those two are asked")
+  }
+
   @Test func aLegIsCountedOnceHoweverOftenItIsAnswered() {
     var cluster = ClusterScript(workers: [[0], [1]], shardCount: 2)
     cluster.linkAll()

@@ -26,6 +26,29 @@ import Testing
     #expect(items.map(\.ordinal.rawValue) == [1, 3, 2, 4])
   }
 
+  /// A hedge and its leg say the same of the same item: whichever came first speaks.
+  @Test func explanationsStayWithTheirItems() throws {
+    func explained(_ items: [(Float, Int)]) throws -> ScoredList {
+      var list = list(items)
+      list.explanations = try #require(
+        Explanations(
+          items: items.count, retrieval: items.map(\.0), raw: items.map { Double($0.0) }, outputs: [],
+          contributions: items.flatMap { [Double($0.1), 0, 0] }))
+      return list
+    }
+    let lists = try [explained([(9, 1), (5, 2)]), explained([(7, 3), (5, 2), (1, 4)]), explained([(9, 1), (5, 2)])]
+    for lists in [lists, lists.reversed()] {
+      var merged = MergedList(limit: 3)
+      for list in lists { merged.join(list) }
+      #expect(merged.entries.map(\.item.ordinal.rawValue) == [1, 3, 2])
+      for entry in merged.entries {
+        let explanations = try #require(merged.lists[Int(entry.list)].explanations)
+        #expect(explanations.contributions[3 * Int(entry.position)] == Double(entry.item.ordinal.rawValue))
+        #expect(explanations.retrieval[Int(entry.position)] == entry.item.score)
+      }
+    }
+  }
+
   /// Capped lists, joined in any order and capped again, are the capped list of all items.
   @Test(arguments: UInt64(1)...20)
   func cappingLosesNothing(seed: UInt64) {

@@ -56,6 +56,26 @@ import Testing
     #expect(run(&node, at: 4, .scored(1, .success(reply))) == ["reply 1", "run 2: [0]"])
   }
 
+  /// An explained leg is never taken for a brief one, and says nothing of how long others take.
+  @Test func explainedLegsAreNoMeasure() {
+    var node = worker()
+    func expected(_ call: CallToken, explain: Bool, from start: Int, to end: Int) -> Duration? {
+      var request = request([0])
+      request.query.explain = explain
+      var effects: [WorkerEffect] = []
+      func instant(_ ms: Int) -> Instant { Instant(nanoseconds: UInt64(ms) * 1_000_000) }
+      node.handle(.scoreRequested(call, request, deadline: later), now: instant(start), into: &effects)
+      node.handle(.scored(call, .success(reply)), now: instant(end), into: &effects)
+      guard case .run(_, let expected, _)? = effects.first else { return .seconds(-1) }
+      return expected
+    }
+    #expect(expected(1, explain: false, from: 1, to: 3) == nil)
+    #expect(expected(2, explain: false, from: 10, to: 12) == .milliseconds(2))
+    #expect(expected(3, explain: true, from: 20, to: 120) == nil)
+    #expect(expected(4, explain: false, from: 130, to: 131) == .milliseconds(2))
+    #expect(node.counters.scored == 4)
+  }
+
   @Test func refusesWhatItDoesNotHoldAndNeverSubstitutes() {
     var node = worker()
     let other = ModelVersion(model: "home", version: "v2")

@@ -17,7 +17,7 @@ import Testing
       #"""
       {"user": "17850", "k": 5, "exclude_seen": true, "exclude": ["85123A"], "model": "home", "version": "v1",
        "min_score": 0.5, "candidates": 300, "priority": "batch", "context": {"device": "app", "hour": 7, "new": false},
-       "timeout_ms": 100, "min_coverage": 0.9, "explain": false}
+       "timeout_ms": 100, "min_coverage": 0.9, "explain": true}
       """#)
     var expected = RankingRequest(subject: .user("17850"), k: 5)
     expected.excludeSeen = true
@@ -30,6 +30,7 @@ import Testing
     expected.context = [("device", .text("app")), ("hour", .number(7)), ("new", .boolean(false))]
     expected.timeout = .milliseconds(100)
     expected.minCoverage = 0.9
+    expected.explain = true
     expected.requestID = "r1"
     #expect(request == expected)
   }
@@ -62,7 +63,7 @@ import Testing
       #"{"user":"a","diversity":{"field":"f","min":1}}"#,
       "\"diversity\" must be an object of \"field\" and \"max\"; \"min\" is neither"
     ),
-    (#"{"user":"a","explain":true}"#, "\"explain\" is not supported by this release"),
+    (#"{"user":"a","explain":1}"#, "\"explain\" must be true or false"),
     (#"{"user":"a","user":"b"}"#, "\"user\" is there twice"),
     (#"{"user":"a"} x"#, "the body is not valid JSON: something follows the value (byte 13)"),
     (#"{"user":"a",}"#, "the body is not valid JSON: a comma before } (byte 12)"),
@@ -124,6 +125,40 @@ import Testing
     let parsed = try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
     #expect(parsed.items == [.init(id: #"85"123A"#, score: 3.1415925)])
     #expect(parsed.missing == [7] && parsed.answered == 15 && parsed.version == "v42" && parsed.candidates == 200)
+  }
+
+  @Test func explanationsFollowTheirItems() throws {
+    var list = ScoredList()
+    for (score, id) in [(2, "a"), (1, "b")] as [(Float, String)] {
+      Array(id.utf8).withUnsafeBytes {
+        list.append(ScoredItem(score: score, ordinal: ItemOrdinal(list.count)), id: $0)
+      }
+    }
+    list.explanations = try #require(
+      Explanations(
+        items: 2, retrieval: [0.5, 0.25], raw: [0.75, -1], outputs: [2, 1],
+        contributions: [0.25, 0.5, 0, -0.0, 0, 1e-30, -1, 0]))
+    var answer = Answer(
+      release: ModelVersion(model: "home", version: "v42"),
+      entries: [1, 0].map { .init(item: list[$0], list: 0, position: Int32($0)) }, lists: [list], coldStart: nil,
+      coverage: Coverage(shards: 1, answered: 1, items: 1, missing: []), candidates: 200, quality: 1, unknown: [],
+      requestID: "r1", took: .zero)
+    answer.contributionNames = ["base", "retrieval_score", #"item."x""#, "ranker"]
+    for api in PublicAPI.allCases {
+      var json = JSONWriter()
+      api.write(answer, into: &json)
+      #expect(
+        String(decoding: json.bytes, as: UTF8.self).hasPrefix(
+          #"{"items":[{"id":"b","score":1.0,"explain":{"retrieval_score":0.25,"raw":-1.0,"base":0.0,"#
+            + #""contributions":{"retrieval_score":1e-30,"item.\"x\"":-1.0},"rankers":[1.0]}},"#
+            + #"{"id":"a","score":2.0,"explain":{"retrieval_score":0.5,"raw":0.75,"base":0.25,"#
+            + #""contributions":{"retrieval_score":0.5},"rankers":[2.0]}}],"#))
+      let parsed = try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
+      var expected = ParsedAnswer.Explanation()
+      (expected.retrievalScore, expected.raw, expected.rankers) = (0.25, -1, [1])
+      expected.contributions = ["retrieval_score": 1e-30, #"item."x""#: -1]
+      #expect(parsed.items[0].explanation == expected)
+    }
   }
 
   @Test func everyFloatSurvives() throws {

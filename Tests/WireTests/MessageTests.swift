@@ -13,6 +13,7 @@ import Wire
       candidates: 1 + generator.below(10_000))
     if generator.below(2) == 0 { query.minScore = Float(generator.unit()) }
     query.userValues = (0..<generator.below(4)).map { Float($0) }
+    query.explain = generator.below(2) == 0
     if generator.below(2) == 0 { query.cap = GroupCap(column: generator.below(3), max: 1 + generator.below(1000)) }
     if generator.below(2) == 0 {
       query.filter = FilterProgram(steps: [
@@ -35,6 +36,13 @@ import Wire
       Array("item-\(index)-é".utf8).withUnsafeBytes { list.append(item, id: $0) }
     }
     if generator.below(2) == 0 { list.groups = (0..<count).map { $0 % 3 == 0 ? .nan : Float($0) } }
+    if count > 0, generator.below(2) == 0 {
+      let (rankers, width) = (generator.below(3), 3 + generator.below(5))
+      func numbers(_ count: Int) -> [Double] { (0..<count).map { _ in generator.unit() - 0.5 } }
+      list.explanations = Explanations(
+        items: count, retrieval: numbers(count).map { Float($0) }, raw: numbers(count),
+        outputs: numbers(count * rankers).map { Float($0) }, contributions: numbers(count * width))
+    }
     return ScoreReply(
       release: ModelVersion(model: "home", version: "v1"), shards: (0..<generator.below(6)).map { ShardID($0 * 100) },
       items: list, droppedNaN: generator.below(3))
@@ -71,6 +79,48 @@ import Wire
       + [0x22, 8, 2, 0, 0, 0, 0, 0, 0, 0] + [0x2A, 4, 0, 0, 0x80, 0x3F] + [0x32, 1, 0x61]
       + [0x42, 4, 1, 0, 0, 0]
     #expect(reply.encoded() == expected)
+  }
+
+  @Test mutating func whatIsNotExplainedCostsNothing() {
+    var request = request()
+    request.query.explain = true
+    let length = request.encoded().count
+    request.query.explain = false
+    #expect(request.encoded().count == length - 2)
+    #expect(reply(0).items.explanations == nil)
+  }
+
+  /// A reply of two items that carries only these of the explanations' columns.
+  @Test(arguments: [
+    (retrieval: 2, raw: 2, outputs: 2, contributions: 6, isWhole: true), (2, 2, 0, 8, true), (2, 2, 4, 6, true),
+    (1, 2, 2, 6, false), (3, 2, 2, 6, false), (2, 1, 2, 6, false), (2, 2, 3, 6, false), (2, 2, 2, 7, false),
+    (2, 2, 2, 5, false), (0, 2, 2, 6, false), (2, 0, 2, 6, false), (0, 0, 0, 6, false), (0, 0, 2, 0, false),
+  ])
+  func explanationsMustFitTheirItems(
+    retrieval: Int, raw: Int, outputs: Int, contributions: Int, isWhole: Bool
+  ) throws {
+    func bytes(items: Int) -> [UInt8] {
+      var writer = ProtoWriter()
+      writer.packed(4, (0..<items).map { UInt64($0) })
+      writer.packed(5, [Float](repeating: 1, count: items))
+      Array("ab".utf8.prefix(items)).withUnsafeBytes { writer.raw(6, $0) }
+      writer.packed(8, (0..<items).map { UInt32($0 + 1) })
+      writer.packed(10, [Float](repeating: 1, count: retrieval))
+      writer.packed(11, [Double](repeating: 2, count: raw))
+      writer.packed(12, [Float](repeating: 3, count: outputs))
+      writer.packed(13, [Double](repeating: 4, count: contributions))
+      return writer.bytes
+    }
+    func decode(_ items: Int) throws -> ScoreReply {
+      try bytes(items: items).withUnsafeBytes { try ScoreReply(decoding: $0) }
+    }
+    #expect(throws: WireError.outOfRange(field: 13, "not the explanations of 0 items")) { try decode(0) }
+    if isWhole {
+      let explanations = try #require(try decode(2).items.explanations)
+      #expect(explanations.rankers == outputs / 2 && explanations.width == contributions / 2)
+    } else {
+      #expect(throws: WireError.outOfRange(field: 13, "not the explanations of 2 items")) { try decode(2) }
+    }
   }
 
   @Test mutating func damagedBytesNeverTrap() {

@@ -36,9 +36,13 @@ public struct TreeEnsemble: Sendable, Equatable {
     /// The first is the root; none = leaf 0 alone.
     public var nodes: [Node]
     public var leaves: [Double]
-    public init(nodes: [Node], leaves: [Double]) {
+    /// How much each leaf counts in the mean below a node: the rows (LightGBM) or the hessians (XGBoost) that reached
+    /// it in training. Empty = all the same. Scores do not depend on it, only what they are said to be made of.
+    public var covers: [Double]
+    public init(nodes: [Node], leaves: [Double], covers: [Double] = []) {
       self.nodes = nodes
       self.leaves = leaves
+      self.covers = covers
     }
   }
   /// What counts as missing in a feature's values.
@@ -103,6 +107,12 @@ public struct TreeEnsemble: Sendable, Equatable {
     }
     if tree.leaves.count > Int(Int16.max) { return "\(tree.leaves.count) leaves, at most \(Int16.max) are allowed" }
     for (index, leaf) in tree.leaves.enumerated() where !leaf.isFinite { return "leaf \(index) is \(leaf)" }
+    guard tree.covers.isEmpty || tree.covers.count == tree.leaves.count else {
+      return "\(tree.covers.count) covers for \(tree.leaves.count) leaves"
+    }
+    for (index, cover) in tree.covers.enumerated() where !cover.isFinite || cover < 0 {
+      return "leaf \(index) is covered \(cover) times"
+    }
     var nodes = [Bool](repeating: false, count: tree.nodes.count)
     var leaves = [Bool](repeating: false, count: tree.leaves.count)
     var open = [tree.nodes.isEmpty ? ~0 : 0]

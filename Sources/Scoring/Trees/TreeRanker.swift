@@ -18,13 +18,13 @@ public final class TreeRanker: Sendable {
   public let userColumns: Int
   public let contextColumns: Int
 
-  private enum Reading: Sendable {
+  enum Reading: Sendable {
     /// 2^levels − 1 thresholds, filled up with +∞; the rank of a missing value.
     case ranks(thresholds: [Float], levels: UInt32, missing: UInt8)
     /// 1 when the node is gone to the right.
     case categories(Categories)
   }
-  private struct Categories: Hashable, Sendable {
+  struct Categories: Hashable, Sendable {
     var words: [UInt32]
     var inGoesRight: Bool
     var missingGoesLeft: Bool
@@ -33,18 +33,22 @@ public final class TreeRanker: Sendable {
       value.isNaN ? !missingGoesLeft : TreeEnsemble.contains(words, value) == inGoesRight
     }
   }
-  private struct Input: Sendable {
+  struct Input: Sendable {
     var feature: Int
     var reading: Reading
   }
-  private let inputs: [Input]
+  let inputs: [Input]
   /// Feature by feature, the inputs that read it.
-  private let inputsOfFeature: [[Int]]
+  let inputsOfFeature: [[Int]]
   private let bitTrees: [cscoring_bit_tree]
   private let conditions: [cscoring_condition]
-  private let walkTrees: [cscoring_walk_tree]
-  private let nodes: [cscoring_node]
-  private let values: [Double]
+  let walkTrees: [cscoring_walk_tree]
+  let nodes: [cscoring_node]
+  let values: [Double]
+  /// By node, the mean of the leaves below.
+  let means: [Double]
+  /// By input, the place of its feature's contributions.
+  let contributionPlaces: [Int]
   /// Trees of more leaves than bits: all trees are then walked, as their sums are to be added in their order.
   private let isWalked: Bool
 
@@ -81,6 +85,10 @@ public final class TreeRanker: Sendable {
     walkTrees = compiler.walkTrees
     nodes = compiler.nodes
     values = compiler.values
+    means = ensemble.trees.flatMap { $0.means() }
+    let layout = ContributionLayout(
+      itemColumns: itemColumns, userColumns: userColumns, contextColumns: contextColumns)
+    contributionPlaces = inputs.map { layout.place(of: sources[$0.feature]) }
     isWalked = compiler.isWalked
   }
 
@@ -136,7 +144,7 @@ public final class TreeRanker: Sendable {
   }
 
   /// The inputs of a feature, for one block.
-  private func read(
+  func read(
     _ feature: Int, _ values: UnsafeMutablePointer<Float>, _ size: Int, into ranks: UnsafeMutablePointer<UInt8>
   ) {
     let missing = ensemble.features[feature].missing

@@ -18,6 +18,7 @@ extension Command {
       .text("user", "ID", "one customer, instead of --requests"),
       .integer("k", "how many items (with --user)", in: 1...1000, standard: 20),
       .flag("exclude-seen", "leave out what the customer has had (with --user)"),
+      .flag("explain", "say what each score is made of (with --user)"),
     ],
     run: { try ask($0, path: "/v1/recommend", subject: "user") })
 
@@ -43,6 +44,7 @@ extension Command {
     options: askOptions + [
       .text("item", "ID", "one item, instead of --requests"),
       .integer("k", "how many items (with --item)", in: 1...1000, standard: 20),
+      .flag("explain", "say what each score is made of (with --item)"),
     ],
     run: { try ask($0, path: "/v1/similar", subject: "item") })
 
@@ -82,6 +84,7 @@ extension Command {
   ) throws -> Int32 {
     var request: [String: Any] = [subject: id, "k": invocation.integer("k")]
     if subject == "user", invocation.flag("exclude-seen") { request["exclude_seen"] = true }
+    if invocation.flag("explain") { request["explain"] = true }
     var http = PlainHTTP(server)
     let response = try http.post(path, try JSONSerialization.data(withJSONObject: request, options: .sortedKeys))
     guard response.status == 200 else { throw CommandError(RequestBatch.reason(response)) }
@@ -184,6 +187,8 @@ struct AnswerView {
   struct Item {
     var id: String
     var score: Double
+    /// What the score is made of, where that was asked for.
+    var parts: String?
   }
   var items: [Item]
   var shards: Int
@@ -196,7 +201,11 @@ struct AnswerView {
     guard let object = (try? JSONSerialization.jsonObject(with: Data(body))) as? [String: Any],
       let items = object["items"] as? [[String: Any]], let coverage = object["coverage"] as? [String: Any]
     else { throw CommandError("the server's answer is not one of Shortlist's") }
-    self.items = items.map { Item(id: $0["id"] as? String ?? "?", score: ($0["score"] as? NSNumber)?.doubleValue ?? 0) }
+    self.items = items.map {
+      Item(
+        id: $0["id"] as? String ?? "?", score: ($0["score"] as? NSNumber)?.doubleValue ?? 0,
+        parts: ($0["explain"] as? [String: Any]).map(Self.parts))
+    }
     shards = coverage["shards"] as? Int ?? 0
     answered = coverage["answered"] as? Int ?? 0
     coldStart = object["cold_start"] as? Bool ?? false
@@ -204,10 +213,26 @@ struct AnswerView {
     milliseconds = (object["took_ms"] as? NSNumber)?.doubleValue ?? 0
   }
 
+  private static let partsMax = 6
+
+  /// The raw score as a sum, what moves it most first; beyond some parts the rest is one.
+  private static func parts(_ explanation: [String: Any]) -> String {
+    func number(_ value: Any?) -> Double { (value as? NSNumber)?.doubleValue ?? 0 }
+    let parts = (explanation["contributions"] as? [String: Any] ?? [:]).map { ($0.key, number($0.value)) }
+      .sorted { (abs($1.1), $0.0) < (abs($0.1), $1.0) }
+    let (shown, rest) = (parts.prefix(partsMax), parts.dropFirst(partsMax))
+    var text = String(format: "%.4f = %.4f", number(explanation["raw"]), number(explanation["base"]))
+    for (name, value) in shown { text += String(format: " %@ %.4f ", value < 0 ? "-" : "+", abs(value)) + name }
+    if !rest.isEmpty { text += String(format: " %+.4f", rest.reduce(0) { $0 + $1.1 }) + " of \(rest.count) others" }
+    return text
+  }
+
   var text: String {
-    var table = TextTable(["", "item", "score"])
+    let isExplained = items.contains { $0.parts != nil }
+    var table = TextTable(["", "item", "score"] + (isExplained ? ["raw score = base + contributions"] : []))
     for (index, item) in items.enumerated() {
-      table.add(["\(index + 1)", item.id, String(format: "%.4f", item.score)])
+      table.add(
+        ["\(index + 1)", item.id, String(format: "%.4f", item.score)] + (isExplained ? [item.parts ?? ""] : []))
     }
     let note = coldStart ? ", unknown customer: the cold-start answer" : ""
     return table.text

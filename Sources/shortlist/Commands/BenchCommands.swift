@@ -199,6 +199,7 @@ enum BenchRun {
         Console.print(String(format: "%5d rows at a time  %9.0f ns a row", batch.rows, batch.ns_per_row))
       }
       Console.print(String(format: "definition          %9.0f ns a row", report.plain_ns_per_row))
+      Console.print(String(format: "explained           %9.0f ns a row", report.explain_ns_per_row))
       Console.print(
         report.different == 0
           ? "every score is the definition's" : "\(report.different) scores are not the definition's")

@@ -1,6 +1,7 @@
 """Makes the LightGBM models of this directory, rows for them and LightGBM's own predictions (lightgbm 4.7).
 
-    pip install lightgbm && python make-lightgbm.py      writes NAME.txt and NAME.csv: f0,…,f5,prediction
+    pip install lightgbm && python make-lightgbm.py      writes NAME.txt and NAME.csv: f0,…,f5,prediction, and
+                                                         lightgbm-bases.csv: the mean of each model's raw predictions
 
 The models are small, from made data, and between them use what a model file can: missing values of each kind,
 categories, every output transform, averaged trees.
@@ -31,6 +32,8 @@ rows[6::14, 1] = 69.9
 rows[13::14, 1] = -0.5
 rows = rows.astype(np.float32).astype(np.float64)
 
+bases = []
+
 def make(name, label, rounds=12, category=True, **options):
     p = dict(num_leaves=15, learning_rate=.2, min_data_in_leaf=20, verbose=-1, seed=1, deterministic=True,
              force_row_wise=True, num_threads=1, **options)
@@ -43,6 +46,7 @@ def make(name, label, rounds=12, category=True, **options):
         out.write(",".join(names) + ",prediction\n")
         for row, value in zip(rows, model.predict(rows)):
             out.write(",".join(repr(float(v)) for v in row) + "," + repr(float(value)) + "\n")
+    bases.append((name, float(model.predict(rows[:1], pred_contrib=True)[0, -1])))
 
 ranks = np.clip(np.rint(y + 2), 0, 6).astype(int)
 make("lambdarank", ranks, objective="lambdarank")
@@ -54,3 +58,5 @@ make("poisson", np.exp(np.clip(y, -2, 2)), objective="poisson", rounds=6)
 make("square", y * np.abs(y), objective="regression", reg_sqrt=True, rounds=6)
 make("entropy", 1 / (1 + np.exp(-y)), objective="cross_entropy", rounds=4)
 make("softplus", 1 / (1 + np.exp(-y)), objective="cross_entropy_lambda", rounds=4)
+with open(os.path.join(here, "lightgbm-bases.csv"), "w") as out:
+    out.write("name,base\n" + "".join(f"{name},{base!r}\n" for name, base in bases))

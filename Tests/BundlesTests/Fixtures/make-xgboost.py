@@ -1,6 +1,7 @@
 """Makes the XGBoost models of this directory, rows for them and XGBoost's own predictions (xgboost 3.2).
 
-    pip install xgboost && python make-xgboost.py      writes xgb-NAME.json and xgb-NAME.csv: f0,…,f4,prediction
+    pip install xgboost && python make-xgboost.py      writes xgb-NAME.json and xgb-NAME.csv: f0,…,f4,prediction,
+                                                       and xgb-NAME-contributions.csv: c0,…,c4,base (Saabas)
 """
 import os
 import numpy as np
@@ -35,6 +36,10 @@ def make(name, label, rounds=10, category=True, **options):
         out.write(",".join(names) + ",prediction\n")
         for row, value in zip(rows, model.predict(matrix(rows))):
             out.write(",".join(repr(float(v)) for v in row) + "," + repr(float(value)) + "\n")
+    with open(os.path.join(here, "xgb-" + name + "-contributions.csv"), "w") as out:
+        out.write(",".join(names) + ",base\n")
+        for row in model.predict(matrix(rows), pred_contribs=True, approx_contribs=True):
+            out.write(",".join(repr(float(v)) for v in row) + "\n")
 
 ranks = np.clip(np.rint(y + 2), 0, 6).astype(int)
 make("ndcg", ranks, objective="rank:ndcg")
