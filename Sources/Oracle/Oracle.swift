@@ -33,23 +33,20 @@ public final class Oracle {
     case linear(LinearFile)
     case trees(PlainTrees)
     case xgboost(PlainXGBoost)
+    case mlp(PlainMLP)
   }
-  private let ranker: Ranker?
+  /// Whose scores, times their weights, are added; none = the retrieval score.
+  private let rankers: [(ranker: Ranker, weight: Double)]
 
   public init(bundle path: String) throws {
     bundle = try Bundles.Bundle.open(path)
     release = try bundle.release()
-    if let name = bundle.manifest.ranker {
-      let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + name))
-      if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) {
-        ranker = .trees(trees)
-      } else if let trees = PlainXGBoost(data) {
-        ranker = .xgboost(trees)
-      } else {
-        ranker = .linear(try JSONDecoder().decode(LinearFile.self, from: data))
-      }
-    } else {
-      ranker = nil
+    rankers = try bundle.manifest.weightedRankers.map { entry in
+      let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + entry.file))
+      if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) { return (.trees(trees), entry.weight) }
+      if let trees = PlainXGBoost(data) { return (.xgboost(trees), entry.weight) }
+      if let network = PlainMLP(data) { return (.mlp(network), entry.weight) }
+      return (.linear(try JSONDecoder().decode(LinearFile.self, from: data)), entry.weight)
     }
     for shard in 0..<bundle.manifest.shards { shards.append(try items(ShardID(shard))) }
   }
@@ -171,12 +168,12 @@ public final class Oracle {
       if case .retrieve = request.kind {
         scored = Self.sorted(scored)
         // With a ranker the cap is on final scores, among the R best of retrieval.
-        if ranker == nil, let diversity = request.diversity { scored = capped(scored, diversity) }
+        if rankers.isEmpty, let diversity = request.diversity { scored = capped(scored, diversity) }
         scored = Array(scored.prefix(r))
       }
-      if let ranker {
+      if !rankers.isEmpty {
         scored = scored.compactMap { entry in
-          rank(entry.item, entry.score, ranker, userValues, context).map { (entry.item, $0) }
+          rank(entry.item, entry.score, userValues, context).map { (entry.item, $0) }
         }
       }
       if let least = request.minScore { scored = scored.filter { $0.score >= least } }
@@ -263,6 +260,17 @@ public final class Oracle {
     items.sorted { $0.score != $1.score ? $0.score > $1.score : $0.item.ordinal < $1.item.ordinal }
   }
 
+  /// The rankers' scores, times their weights, added in float64; nil when one of them has none.
+  private func rank(_ item: Item, _ retrieval: Float, _ user: [Float], _ context: [Float]) -> Float? {
+    var sum = 0.0
+    for (ranker, weight) in rankers {
+      guard let score = rank(item, retrieval, ranker, user, context) else { return nil }
+      sum = sum + weight * Double(score)
+    }
+    let score = Float(sum)
+    return score.isFinite ? score + 0 : nil
+  }
+
   private func rank(
     _ item: Item, _ retrieval: Float, _ ranker: Ranker, _ user: [Float], _ context: [Float]
   ) -> Float? {
@@ -279,6 +287,17 @@ public final class Oracle {
     switch ranker {
     case .trees(let trees): return trees.score(value)
     case .xgboost(let trees): return trees.score(value)
+    case .mlp(let network):
+      return network.score(value) { feature in
+        let columns = [
+          ("item.", bundle.itemColumns), ("user.", release.userColumns), ("context.", release.contextColumns),
+        ]
+        let column = columns.lazy.flatMap { prefix, columns in columns.map { (prefix + $0.name, $0) } }
+          .first { $0.0 == feature }
+        let place = value(feature)
+        guard let column, !place.isNaN else { return nil }
+        return column.1.categories[Int(place)]
+      }
     case .linear(let file): linear = file
     }
     var sum = linear.intercept ?? 0
