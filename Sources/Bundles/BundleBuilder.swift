@@ -86,7 +86,8 @@ public struct BundleBuilder {
       schema: .init(
         item: itemTable.columns.map { .init($0) }, user: userTable.columns.map { .init($0) },
         context: context.map { .init($0) }),
-      ranker: isEnsemble ? nil : rankers.first?.entry.file, rankers: isEnsemble ? rankers.map(\.entry) : nil, files: files, lineage: .init(inputs: try inputs()),
+      ranker: isEnsemble ? nil : rankers.first?.entry.file, rankers: isEnsemble ? rankers.map(\.entry) : nil,
+      files: files, lineage: .init(inputs: try inputs()),
       createdAt: ISO8601DateFormatter().string(from: Date()))
     let bytes: [UInt8]
     do { bytes = try manifest.encoded() } catch { throw InputError(file: place, "no manifest: \(error)") }

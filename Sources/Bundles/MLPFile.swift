@@ -12,9 +12,9 @@ import Scoring
 //                 {"type": "dense", "weight": "3.weight"}]}
 //
 // A feature is one input, a "one_hot" one as many as it lists categories. `missing` stands in for a value that is not
-// there, 0 when not given; then (x − mean) / scale, if there are such tensors, of one number per input. A dense weight is
-// [outputs, inputs]. Weights of layer_norm, biases, mean and scale may be left out. Tensors are F32, F16 or BF16; each
-// is used once, so that none is forgotten.
+// there, 0 when not given; then (x − mean) / scale, if there are such tensors, of one number per input. A dense weight
+// is [outputs, inputs]. Weights of layer_norm, biases, mean and scale may be left out. Tensors are F32, F16 or BF16;
+// each is used once, so that none is forgotten.
 
 enum MLPFile {
   static let key = "shortlist"
@@ -102,7 +102,9 @@ enum MLPFile {
       return inputs
     }
 
-    private mutating func tensor(_ value: Any?, _ place: String) throws(InputError) -> (
+    private mutating func tensor(
+      _ value: Any?, _ place: String
+    ) throws(InputError) -> (
       name: String, shape: [Int], values: [Float]
     ) {
       guard let name = value as? String else { throw error("\(place) must be the name of a tensor") }

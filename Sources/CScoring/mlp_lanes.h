@@ -65,7 +65,8 @@ TARGET static void dense(const float *rows, size_t stride, size_t count, size_t 
                          const float *biases, size_t panels, bool relu, float *outputs) {
   const size_t width = CSCORING_PANEL * panels;
   size_t p = 0;
-#define AT(p) weights + (p) * CSCORING_PANEL * inputs, biases + (p) * CSCORING_PANEL, relu, outputs + (p) * CSCORING_PANEL
+#define AT(p)                                                                                                          \
+  weights + (p) * CSCORING_PANEL * inputs, biases + (p) * CSCORING_PANEL, relu, outputs + (p) * CSCORING_PANEL
   if (count < TILE_ROWS)
     for (; p + LONE_PANELS <= panels; p += LONE_PANELS)
       for (size_t r = 0; r < count; r++)

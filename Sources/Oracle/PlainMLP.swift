@@ -2,8 +2,8 @@ import Foundation
 import RankingCore
 
 /// A network in a safetensors file, computed value after value straight from the file's lists: the other opinion on
-/// what such a file means. The order of sums is as documented (parts of 32 inputs; eight lanes in a layer norm), and the
-/// activations are the words they are in `RankingCore`. As `PlainTrees`, it trusts a file that has been checked.
+/// what such a file means. The order of sums is as documented (parts of 32 inputs; eight lanes in a layer norm), and
+/// the activations are the words they are in `RankingCore`. As `PlainTrees`, it trusts a file that has been checked.
 struct PlainMLP {
   private let layout: [String: Any]
   private let tensors: [String: [Float]]

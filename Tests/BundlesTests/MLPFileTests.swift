@@ -142,7 +142,8 @@ func safetensors(_ tensors: [(name: String, shape: [Int], values: [Float])], lay
       "layer 0, dense: bias: tensor \"0.bias\" is [2], expected [3]",
       tensors: Self.tensors.map { $0.name == "0.bias" ? ($0.name, [2], [1, 2]) : $0 })
     try refused(
-      "mean: tensor \"mean\" is [1], expected [2]", tensors: Self.tensors.map { $0.name == "mean" ? ($0.name, [1], [1]) : $0 })
+      "mean: tensor \"mean\" is [1], expected [2]",
+      tensors: Self.tensors.map { $0.name == "mean" ? ($0.name, [1], [1]) : $0 })
     try refused(
       "the last layer gives 2 values, not one score",
       tensors: Self.tensors.map { $0.name == "2.weight" ? ($0.name, [2, 3], [1, 2, 3, 4, 5, 6]) : $0 })
@@ -150,7 +151,8 @@ func safetensors(_ tensors: [(name: String, shape: [Int], values: [Float])], lay
       "layer 0 has the number nan",
       tensors: Self.tensors.map { $0.name == "0.bias" ? ($0.name, [3], [1, .nan, 2]) : $0 })
     try refused("layer 0, dense: unknown field \"biass\"; allowed: type, weight, bias", "\"bias\"", "\"biass\"")
-    try refused("\"shortlist\": unknown field \"means\"; allowed: features, layers, mean, scale", "\"mean\":", "\"means\":")
+    try refused(
+      "\"shortlist\": unknown field \"means\"; allowed: features, layers, mean, scale", "\"mean\":", "\"means\":")
     try refused(
       "feature \"item.price\": unknown field \"missin\"; allowed: feature, missing, one_hot", "missing", "missin")
     try refused("feature \"item.price\": \"missing\" must be a number", "\"missing\": 2", "\"missing\": \"2\"")

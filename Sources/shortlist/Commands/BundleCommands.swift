@@ -75,7 +75,8 @@ extension Command {
       print("           \(manifest.itemsPerShard.min() ?? 0) to \(manifest.itemsPerShard.max() ?? 0) items a shard")
       print("users      \(manifest.users)")
       let rankers = manifest.weightedRankers.map { $0.weight == 1 ? $0.file : "\($0.weight) × \($0.file)" }
-      print("ranker     \(rankers.isEmpty ? "none: the retrieval score is the score" : rankers.joined(separator: " + "))")
+      print(
+        "ranker     \(rankers.isEmpty ? "none: the retrieval score is the score" : rankers.joined(separator: " + "))")
       for (name, columns) in [
         ("item", manifest.schema.item), ("user", manifest.schema.user), ("context", manifest.schema.context),
       ] where !columns.isEmpty {
