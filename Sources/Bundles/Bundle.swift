@@ -96,7 +96,18 @@ public final class Bundle: Sendable {
 
   /// The version's ranker, checked against the manifest and bound to the schema.
   public func ranker() throws(InputError) -> Ranker {
-    guard let name = manifest.ranker else { return .none }
+    guard let rankers = manifest.rankers else {
+      return if let name = manifest.ranker { try ranker(name) } else { .none }
+    }
+    guard rankers.count <= RankerEnsemble.membersMax else {
+      throw InputError(file: path, "\(rankers.count) rankers; allowed: at most \(RankerEnsemble.membersMax)")
+    }
+    var members: [RankerEnsemble.Member] = []
+    for entry in rankers { members.append(.init(try ranker(entry.file), weight: entry.weight)) }
+    do { return .ensemble(try RankerEnsemble(members)) } catch { throw InputError(file: path, error.description) }
+  }
+
+  private func ranker(_ name: String) throws(InputError) -> Ranker {
     let entry = try manifest.file(name, in: path)
     let file = path + "/" + name
     let bytes = try InputFile.readAll(path: file, limit: BundleManifest.rankerBytesMax)

@@ -12,12 +12,18 @@ public struct BundleOptions: Sendable {
   public var itemColumns: String?
   public var userColumns: String?
   public var history: String?
-  public var ranker: String?
+  public var rankers: [RankerInput] = []
   public var schema: String?
   public var store = ""
   public var release = ModelVersion(model: "", version: "")
   public var shards = 16
   public init() {}
+
+  /// The only ranker, with weight 1.
+  public var ranker: String? {
+    get { rankers.first?.file }
+    set { rankers = newValue.map { [RankerInput($0)] } ?? [] }
+  }
 }
 
 public struct BundleSummary: Sendable {
@@ -52,13 +58,7 @@ public struct BundleBuilder {
     let itemTable = try columns(options.itemColumns, schema?.item, items.ids.count, itemRows)
     let userTable = try columns(options.userColumns, schema?.user, users.ids.count, userRows)
     let context = schema?.context ?? []
-    var ranker: [UInt8]?
-    if let path = options.ranker {
-      guard schema != nil else { throw InputError(file: path, "a ranker needs --schema, which names its features") }
-      let bytes = try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax)
-      _ = try RankerFile.parse(bytes, path: path, item: itemTable.columns, user: userTable.columns, context: context)
-      ranker = bytes
-    }
+    let rankers = try rankers(hasSchema: schema != nil, itemTable.columns, userTable.columns, context)
     let (history, ignoredHistory) = try loadHistory(userRows, itemRows, users: users.ids.count)
 
     do {
@@ -77,18 +77,17 @@ public struct BundleBuilder {
     }
     files.append(try writeUsers(users, userTable, history, owners, into: output.temporary))
     progress(total, total)
-    if let ranker {
-      files.append(try write(ranker, BundleManifest.rankerName(ranker), into: output.temporary))
-    }
+    for (entry, bytes) in rankers { files.append(try write(bytes, entry.file, into: output.temporary)) }
     files.append(try write(warmup(users.ids), "warmup.jsonl", into: output.temporary))
     let manifest = BundleManifest(
-      formatVersion: BundleManifest.formatVersion, model: options.release.model, version: options.release.version,
+      formatVersion: isEnsemble ? 2 : 1, model: options.release.model, version: options.release.version,
       shards: options.shards, hash: BundleManifest.hash, dimension: items.matrix.columns,
       itemsPerShard: rows.map(\.count), users: users.ids.count,
       schema: .init(
         item: itemTable.columns.map { .init($0) }, user: userTable.columns.map { .init($0) },
         context: context.map { .init($0) }),
-      ranker: ranker.map(BundleManifest.rankerName), files: files, lineage: .init(inputs: try inputs()),
+      ranker: isEnsemble ? nil : rankers.first?.entry.file, rankers: isEnsemble ? rankers.map(\.entry) : nil,
+      files: files, lineage: .init(inputs: try inputs()),
       createdAt: ISO8601DateFormatter().string(from: Date()))
     let bytes: [UInt8]
     do { bytes = try manifest.encoded() } catch { throw InputError(file: place, "no manifest: \(error)") }
@@ -159,6 +158,32 @@ public struct BundleBuilder {
     return try ColumnTable(path: path, kinds: kinds, rows: count) { rows[$0] }
   }
 
+  /// Whether weights are needed to say what the score is.
+  private var isEnsemble: Bool { options.rankers.count > 1 || options.rankers.contains { $0.weight != 1 } }
+
+  /// The rankers' files, each of which fits the columns.
+  private func rankers(
+    hasSchema: Bool, _ item: [Column], _ user: [Column], _ context: [Column]
+  ) throws(InputError) -> [(entry: BundleManifest.RankerEntry, bytes: [UInt8])] {
+    var rankers: [(entry: BundleManifest.RankerEntry, bytes: [UInt8])] = []
+    guard options.rankers.count <= RankerEnsemble.membersMax else {
+      throw InputError(
+        file: options.rankers[RankerEnsemble.membersMax].file,
+        "is one ranker too many; allowed: \(RankerEnsemble.membersMax)")
+    }
+    for (place, input) in options.rankers.enumerated() {
+      guard hasSchema else {
+        throw InputError(file: input.file, "a ranker needs --schema, which names its features")
+      }
+      guard input.weight.isFinite else { throw InputError(file: input.file, "weight \(input.weight) is not finite") }
+      let bytes = try InputFile.readAll(path: input.file, limit: BundleManifest.rankerBytesMax)
+      _ = try RankerFile.parse(bytes, path: input.file, item: item, user: user, context: context)
+      let name = BundleManifest.rankerName(bytes, place: isEnsemble ? place : nil)
+      rankers.append((BundleManifest.RankerEntry(file: name, weight: input.weight), bytes))
+    }
+    return rankers
+  }
+
   /// Per user the rows of the items the user had, ascending, each once.
   private func loadHistory(
     _ userRows: IDRows, _ itemRows: IDRows, users: Int
@@ -181,9 +206,8 @@ public struct BundleBuilder {
   private func inputs() throws(InputError) -> [BundleManifest.File] {
     var paths = ["items.npy", "users.npy", "factors.safetensors", "items.ids", "users.ids"]
       .map { options.factors + "/" + $0 }.filter { FileManager.default.fileExists(atPath: $0) }
-    paths += [options.itemColumns, options.userColumns, options.history, options.ranker, options.schema].compactMap {
-      $0
-    }
+    paths += [options.itemColumns, options.userColumns, options.history].compactMap { $0 }
+    paths += options.rankers.map(\.file) + [options.schema].compactMap { $0 }
     var files: [BundleManifest.File] = []
     for path in paths {
       let (size, sum) = try SHA256.of(file: path)

@@ -4,7 +4,8 @@ import RankingCore
 /// `manifest.json`: what a bundle is, and the size and sum of each of its files. Written last, so a directory with a
 /// manifest is whole.
 public struct BundleManifest: Codable, Sendable {
-  public static let formatVersion = 1
+  /// Without and with an ensemble: a program that does not know of ensembles must not serve one without its rankers.
+  static let formatVersions = 1...2
   public static let fileName = "manifest.json"
   static let hash = "xxh64"
 
@@ -31,6 +32,10 @@ public struct BundleManifest: Codable, Sendable {
     public var user: [ColumnEntry]
     public var context: [ColumnEntry]
   }
+  public struct RankerEntry: Codable, Sendable {
+    public var file: String
+    public var weight: Double
+  }
   public struct Lineage: Codable, Sendable {
     public var inputs: [File]
   }
@@ -44,12 +49,16 @@ public struct BundleManifest: Codable, Sendable {
   public var itemsPerShard: [Int]
   public var users: Int
   public var schema: Schema
-  /// The ranker's file, if there is one.
+  /// The ranker's file, if there is one that decides alone.
   public var ranker: String?
+  /// The rankers whose weighted scores are added, in that order; a manifest of format version 2 has them.
+  public var rankers: [RankerEntry]?
   public var files: [File]
   public var lineage: Lineage
   public var createdAt: String
 
+  /// Every ranker with its weight.
+  public var weightedRankers: [RankerEntry] { rankers ?? ranker.map { [RankerEntry(file: $0, weight: 1)] } ?? [] }
   public var items: Int { itemsPerShard.reduce(0, +) }
   public var release: ModelVersion { ModelVersion(model: model, version: version) }
 
@@ -58,7 +67,11 @@ public struct BundleManifest: Codable, Sendable {
     return "shard-" + String(repeating: "0", count: max(0, 4 - digits.count)) + digits + ".slice"
   }
   static let usersName = "users.table"
-  static func rankerName(_ bytes: [UInt8]) -> String { LightGBMFile.isOne(bytes) ? "ranker.txt" : "ranker.json" }
+  /// - Parameter place: of a member of an ensemble.
+  static func rankerName(_ bytes: [UInt8], place: Int? = nil) -> String {
+    let type = LightGBMFile.isOne(bytes) ? "txt" : MLPFile.isOne(bytes) ? "safetensors" : "json"
+    return "ranker" + (place.map { "-\($0)" } ?? "") + "." + type
+  }
   /// A model of a thousand trees of a hundred leaves is some 10 MiB.
   static let rankerBytesMax = 256 << 20
 
@@ -73,8 +86,11 @@ public struct BundleManifest: Codable, Sendable {
     } catch {
       throw InputError(file: path, "is not a manifest: \(error)")
     }
-    guard manifest.formatVersion == formatVersion else {
-      throw InputError(file: path, "format version \(manifest.formatVersion), this program reads \(formatVersion)")
+    guard formatVersions.contains(manifest.formatVersion) else {
+      throw InputError(
+        file: path,
+        "format version \(manifest.formatVersion), this program reads \(formatVersions.lowerBound) to "
+          + "\(formatVersions.upperBound)")
     }
     guard manifest.hash == hash else {
       throw InputError(file: path, "hash \"\(manifest.hash)\" is not known; this program knows \"\(hash)\"")

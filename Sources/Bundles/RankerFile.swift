@@ -2,8 +2,9 @@ import Foundation
 import RankingCore
 import Scoring
 
-// A ranker's file: LightGBM's text model (LightGBMFile.swift), XGBoost's JSON model (XGBoostFile.swift), or a linear
-// ranker in JSON: final score = intercept + Σ weight × feature, summed in double in the order of the file.
+// A ranker's file: LightGBM's text model (LightGBMFile.swift), XGBoost's JSON model (XGBoostFile.swift), a network of
+// safetensors (MLPFile.swift), or a linear ranker in JSON: final score = intercept + Σ weight × feature, summed in
+// double in the order of the file.
 //
 //     {"type": "linear", "intercept": 0.0, "terms": [
 //       {"feature": "retrieval_score", "weight": 1.0},
@@ -17,15 +18,28 @@ import Scoring
 
 /// Trained models as libraries write them, without a schema.
 public enum RankerModel {
-  /// A LightGBM text or an XGBoost JSON model.
-  public static func trees(_ path: String) throws(InputError) -> TreeEnsemble {
+  case trees(TreeEnsemble)
+  case mlp(MLPNetwork)
+
+  public static func read(_ path: String) throws(InputError) -> RankerModel {
     let bytes = try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax)
-    if LightGBMFile.isOne(bytes) { return try LightGBMFile.parse(bytes, path: path) }
-    if XGBoostFile.isOne(bytes) { return try XGBoostFile.parse(bytes, path: path) }
+    if LightGBMFile.isOne(bytes) { return .trees(try LightGBMFile.parse(bytes, path: path)) }
+    if XGBoostFile.isOne(bytes) { return .trees(try XGBoostFile.parse(bytes, path: path)) }
+    if MLPFile.isOne(bytes) { return .mlp(try MLPFile.parse(bytes, path: path)) }
     throw InputError(
       file: path, line: 1,
       "is neither a LightGBM text model, which starts with a line \"tree\", nor an XGBoost JSON model, which starts "
-        + "with {\"learner\"")
+        + "with {\"learner\", nor a network in the safetensors format")
+  }
+
+  public static func trees(_ path: String) throws(InputError) -> TreeEnsemble {
+    guard case .trees(let ensemble) = try read(path) else { throw InputError(file: path, "holds no trees") }
+    return ensemble
+  }
+
+  public static func mlp(_ path: String) throws(InputError) -> MLPNetwork {
+    guard case .mlp(let network) = try read(path) else { throw InputError(file: path, "holds no network") }
+    return network
   }
 }
 
@@ -50,9 +64,13 @@ enum RankerFile {
     if XGBoostFile.isOne(bytes) {
       return try bind(try XGBoostFile.parse(bytes, path: path), path: path, item: item, user: user, context: context)
     }
+    if MLPFile.isOne(bytes) {
+      return try bind(try MLPFile.parse(bytes, path: path), path: path, item: item, user: user, context: context)
+    }
     let file: File
     do { file = try JSONDecoder().decode(File.self, from: Data(bytes)) } catch {
-      throw InputError(file: path, "is no LightGBM text model, XGBoost JSON model or linear ranker: \(error)")
+      throw InputError(
+        file: path, "is no LightGBM text model, XGBoost JSON model, safetensors network or linear ranker: \(error)")
     }
     guard file.type == "linear" else {
       throw InputError(file: path, "type \"\(file.type)\" is not supported; allowed: \"linear\"")
@@ -110,6 +128,52 @@ enum RankerFile {
     } catch {
       throw InputError(file: path, "\(error)")
     }
+  }
+
+  /// A network with its features; a category is an input where the network lists it.
+  private static func bind(
+    _ network: MLPNetwork, path: String, item: [Column], user: [Column], context: [Column]
+  ) throws(InputError) -> Ranker {
+    var unknown: [String] = []
+    let sources = network.inputs.map { input -> MLPRanker.Source in
+      let isCategory = input.category != nil
+      guard let source = source(of: input.feature, item, user, context, allowsCategories: isCategory) else {
+        if unknown.last != input.feature { unknown.append(input.feature) }
+        return MLPRanker.Source(.retrievalScore)
+      }
+      guard let category = input.category else { return MLPRanker.Source(source) }
+      let column: Column? =
+        switch source {
+        case .retrievalScore: nil
+        case .item(let index): item[index]
+        case .user(let index): user[index]
+        case .context(let index): context[index]
+        }
+      guard let column, column.kind == .category else {
+        if unknown.last != input.feature { unknown.append(input.feature) }
+        return MLPRanker.Source(source)
+      }
+      return MLPRanker.Source(source, category: column.categories.firstIndex(of: category).map(Float.init) ?? -1)
+    }
+    guard unknown.isEmpty else {
+      throw InputError(
+        file: path,
+        "features that the schema lacks, that are categories without \"one_hot\", or \"one_hot\" and none: "
+          + "\(unknown.joined(separator: ", ")); the schema has \(names(item, user, context))")
+    }
+    do {
+      return .mlp(
+        try MLPRanker(
+          network, sources: sources, itemColumns: item.count, userColumns: user.count, contextColumns: context.count))
+    } catch {
+      throw InputError(file: path, error.description)
+    }
+  }
+
+  private static func names(_ item: [Column], _ user: [Column], _ context: [Column]) -> String {
+    let columns = [("item.", item), ("user.", user), ("context.", context)]
+    return (["retrieval_score"] + columns.flatMap { prefix, columns in columns.map { prefix + $0.name } })
+      .prefix(50).joined(separator: ", ")
   }
 
   private static func source(

@@ -83,7 +83,8 @@ AVX2 static void dot_gather(const float *rows, size_t stride, const uint32_t *nu
   for (; r < count; r++) scores[r] = dot1(rows + numbers[r] * stride, stride, query);
 }
 
-const cscoring_kernels cscoring_avx2_kernels = {CSCORING_ISA_AVX2, dot_rows, dot_gather, &cscoring_avx2_bytes};
+const cscoring_kernels cscoring_avx2_kernels = {CSCORING_ISA_AVX2, dot_rows, dot_gather, &cscoring_avx2_bytes,
+                                                &cscoring_avx2_layers};
 
 #else
 typedef int cscoring_no_avx2;

@@ -92,8 +92,10 @@ AVX512 static void dot_gather(const float *rows, size_t stride, const uint32_t *
   for (; r < count; r++) scores[r] = dot1(rows + numbers[r] * stride, stride, query);
 }
 
-const cscoring_kernels cscoring_avx512_kernels = {CSCORING_ISA_AVX512, dot_rows, dot_gather, &cscoring_avx512_bytes};
-const cscoring_kernels cscoring_avx512f_kernels = {CSCORING_ISA_AVX512, dot_rows, dot_gather, &cscoring_avx2_bytes};
+const cscoring_kernels cscoring_avx512_kernels = {CSCORING_ISA_AVX512, dot_rows, dot_gather, &cscoring_avx512_bytes,
+                                                  &cscoring_avx512_layers};
+const cscoring_kernels cscoring_avx512f_kernels = {CSCORING_ISA_AVX512, dot_rows, dot_gather, &cscoring_avx2_bytes,
+                                                   &cscoring_avx512_layers};
 
 #else
 typedef int cscoring_no_avx512;

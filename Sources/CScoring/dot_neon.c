@@ -78,7 +78,8 @@ static void dot_gather(const float *rows, size_t stride, const uint32_t *numbers
   for (; r < count; r++) scores[r] = dot1(rows + numbers[r] * stride, stride, query);
 }
 
-const cscoring_kernels cscoring_neon_kernels = {CSCORING_ISA_NEON, dot_rows, dot_gather, &cscoring_scalar_bytes};
+const cscoring_kernels cscoring_neon_kernels = {CSCORING_ISA_NEON, dot_rows, dot_gather, &cscoring_scalar_bytes,
+                                                &cscoring_neon_layers};
 
 #else
 typedef int cscoring_no_neon;

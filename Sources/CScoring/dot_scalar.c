@@ -24,4 +24,5 @@ static void dot_gather(const float *rows, size_t stride, const uint32_t *numbers
   for (size_t r = 0; r < count; r++) scores[r] = dot(rows + numbers[r] * stride, query, stride);
 }
 
-const cscoring_kernels cscoring_scalar_kernels = {CSCORING_ISA_SCALAR, dot_rows, dot_gather, &cscoring_scalar_bytes};
+const cscoring_kernels cscoring_scalar_kernels = {CSCORING_ISA_SCALAR, dot_rows, dot_gather, &cscoring_scalar_bytes,
+                                                  &cscoring_scalar_layers};

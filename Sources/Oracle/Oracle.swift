@@ -33,23 +33,20 @@ public final class Oracle {
     case linear(LinearFile)
     case trees(PlainTrees)
     case xgboost(PlainXGBoost)
+    case mlp(PlainMLP)
   }
-  private let ranker: Ranker?
+  /// Whose scores, times their weights, are added; none = the retrieval score.
+  private let rankers: [(ranker: Ranker, weight: Double)]
 
   public init(bundle path: String) throws {
     bundle = try Bundles.Bundle.open(path)
     release = try bundle.release()
-    if let name = bundle.manifest.ranker {
-      let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + name))
-      if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) {
-        ranker = .trees(trees)
-      } else if let trees = PlainXGBoost(data) {
-        ranker = .xgboost(trees)
-      } else {
-        ranker = .linear(try JSONDecoder().decode(LinearFile.self, from: data))
-      }
-    } else {
-      ranker = nil
+    rankers = try bundle.manifest.weightedRankers.map { entry in
+      let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + entry.file))
+      if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) { return (.trees(trees), entry.weight) }
+      if let trees = PlainXGBoost(data) { return (.xgboost(trees), entry.weight) }
+      if let network = PlainMLP(data) { return (.mlp(network), entry.weight) }
+      return (.linear(try JSONDecoder().decode(LinearFile.self, from: data)), entry.weight)
     }
     for shard in 0..<bundle.manifest.shards { shards.append(try items(ShardID(shard))) }
   }
@@ -171,12 +168,12 @@ public final class Oracle {
       if case .retrieve = request.kind {
         scored = Self.sorted(scored)
         // With a ranker the cap is on final scores, among the R best of retrieval.
-        if ranker == nil, let diversity = request.diversity { scored = capped(scored, diversity) }
+        if rankers.isEmpty, let diversity = request.diversity { scored = capped(scored, diversity) }
         scored = Array(scored.prefix(r))
       }
-      if let ranker {
+      if !rankers.isEmpty {
         scored = scored.compactMap { entry in
-          rank(entry.item, entry.score, ranker, userValues, context).map { (entry.item, $0) }
+          rank(entry.item, entry.score, userValues, context).map { (entry.item, $0) }
         }
       }
       if let least = request.minScore { scored = scored.filter { $0.score >= least } }
@@ -220,7 +217,7 @@ public final class Oracle {
     let accounts = items.map(account)
     return Explanations(
       items: items.count, retrieval: items.map(\.retrieval), raw: accounts.map(\.raw),
-      outputs: accounts.compactMap(\.output),
+      outputs: accounts.flatMap(\.outputs),
       contributions: accounts.flatMap { account in
         names.map { $0 == "base" ? account.base : account.contributions[$0] ?? 0 }
       })
@@ -297,16 +294,47 @@ public final class Oracle {
       ?? column("context.", release.contextColumns, context) ?? .nan
   }
 
-  /// What an item's score is made of.
+  /// What an item's score is made of. Of several rankers each says its own, times its weight; one whose output is not
+  /// what its features add up to (a sigmoid of it, say) says no more than that.
   private func account(_ item: Item, _ retrieval: Float, _ user: [Float], _ context: [Float]) -> PlainAccount {
+    if rankers.isEmpty {
+      var account = PlainAccount()
+      account.raw = Double(retrieval)
+      account.add(account.raw, to: "retrieval_score")
+      return account
+    }
+    let accounts = rankers.map { account(item, retrieval, $0.ranker, user, context) }
+    if rankers.count == 1, rankers[0].weight == 1 { return accounts[0] }
+    var sum = PlainAccount()
+    for (var account, weight) in zip(accounts, rankers.map(\.weight)) {
+      let output = account.outputs[0]
+      if Float(account.raw) + 0 != output {
+        account = PlainAccount()
+        account.raw = Double(output)
+        account.add(account.raw, to: "ranker")
+      }
+      account.scale(weight)
+      sum.base += account.base
+      sum.raw += weight * account.raw
+      for (feature, value) in account.contributions { sum.add(value, to: feature) }
+      sum.outputs.append(output)
+    }
+    return sum
+  }
+
+  private func account(
+    _ item: Item, _ retrieval: Float, _ ranker: Ranker, _ user: [Float], _ context: [Float]
+  ) -> PlainAccount {
     func value(_ feature: String) -> Float { self.value(feature, item, retrieval, user, context) }
     var account = PlainAccount()
     switch ranker {
-    case nil:
-      account.raw = Double(retrieval)
-      account.add(account.raw, to: "retrieval_score")
     case .trees(let trees): return trees.explain(value)
     case .xgboost(let trees): return trees.explain(value)
+    case .mlp:
+      let output = rank(item, retrieval, ranker, user, context) ?? .nan
+      account.raw = Double(output)
+      account.add(account.raw, to: "ranker")
+      account.outputs = [output]
     case .linear(let file):
       account.base = file.intercept ?? 0
       account.raw = account.base
@@ -316,9 +344,20 @@ public final class Oracle {
         account.add(product, to: term.feature)
         account.raw += product
       }
-      account.output = Float(account.raw) + 0
+      account.outputs = [Float(account.raw) + 0]
     }
     return account
+  }
+
+  /// The rankers' scores, times their weights, added in float64; nil when one of them has none.
+  private func rank(_ item: Item, _ retrieval: Float, _ user: [Float], _ context: [Float]) -> Float? {
+    var sum = 0.0
+    for (ranker, weight) in rankers {
+      guard let score = rank(item, retrieval, ranker, user, context) else { return nil }
+      sum = sum + weight * Double(score)
+    }
+    let score = Float(sum)
+    return score.isFinite ? score + 0 : nil
   }
 
   private func rank(
@@ -329,6 +368,17 @@ public final class Oracle {
     switch ranker {
     case .trees(let trees): return trees.score(value)
     case .xgboost(let trees): return trees.score(value)
+    case .mlp(let network):
+      return network.score(value) { feature in
+        let columns = [
+          ("item.", bundle.itemColumns), ("user.", release.userColumns), ("context.", release.contextColumns),
+        ]
+        let column = columns.lazy.flatMap { prefix, columns in columns.map { (prefix + $0.name, $0) } }
+          .first { $0.0 == feature }
+        let place = value(feature)
+        guard let column, !place.isNaN else { return nil }
+        return column.1.categories[Int(place)]
+      }
     case .linear(let file): linear = file
     }
     var sum = linear.intercept ?? 0

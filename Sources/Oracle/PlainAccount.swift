@@ -5,7 +5,8 @@ struct PlainAccount {
   var base = 0.0
   var contributions: [String: Double] = [:]
   var raw = 0.0
-  var output: Float?
+  /// Each ranker's.
+  var outputs: [Float] = []
 
   mutating func add(_ value: Double, to feature: String) { contributions[feature, default: 0] += value }
   mutating func scale(_ factor: Double) {

@@ -78,7 +78,7 @@ struct PlainTrees {
       sum /= Double(trees.count)
     }
     account.raw = sum
-    account.output = finished(sum)
+    account.outputs = [finished(sum) ?? .nan]
     return account
   }
 

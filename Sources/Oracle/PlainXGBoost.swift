@@ -48,7 +48,7 @@ struct PlainXGBoost {
       }
     }
     account.raw = Double(sum)
-    account.output = finished(sum)
+    account.outputs = [finished(sum) ?? .nan]
     return account
   }
 

@@ -5,7 +5,8 @@ import RankingCore
 //     none     retrieval_score = the score
 //     linear   base = intercept, and each term's product goes to its column; terms in the order of the file
 //     trees    TreeAttribution.swift
-//     others   the output, whole, as `ranker`: no column can be given a share
+//     mlp      the output, whole, as `ranker`: no column can be given a share
+//     several  each one's account, times its weight
 //
 // It is for the few items of an answer, and takes its time.
 
@@ -65,8 +66,47 @@ extension Ranker {
     case .linear(let ranker): ranker.explain(item, into: &account)
     case .trees(let ranker):
       ranker.explain(memory: &memory.trees, into: &account) { item.value(ranker.sources[$0]) }
+    case .mlp: account.whole(output(of: item, memory: &memory))
+    case .ensemble(let ensemble): ensemble.explain(item, memory: &memory, into: &account)
     }
     account.settle()
+  }
+
+  private func output(of item: ExplainedItem, memory: inout RankerMemory) -> Float {
+    var (row, retrieval, score) = (UInt32(item.row), item.retrieval, Float(0))
+    withUnsafePointer(to: &row) { row in
+      withUnsafePointer(to: &retrieval) { retrieval in
+        self.score(
+          count: 1,
+          candidates: CandidateFeatures(rows: row, retrieval: retrieval, slice: item.slice, query: item.query),
+          memory: &memory, scores: &score)
+      }
+    }
+    return score
+  }
+}
+
+extension RankerEnsemble {
+  /// Each member's account, times its weight. One whose output is not what its features add up to (a sigmoid of it,
+  /// say) says no more than the output.
+  func explain(_ item: ExplainedItem, memory: inout RankerMemory, into account: inout ItemAccount) {
+    let width = account.layout.width
+    let places = UnsafeMutablePointer<Double>.allocate(capacity: width)
+    defer { places.deallocate() }
+    for member in members {
+      places.initialize(repeating: 0, count: width)
+      var part = ItemAccount(account.layout, places: places)
+      member.ranker.explain(item, memory: &memory, into: &part)
+      let output = part.outputs[0]
+      if Float(part.raw) + 0 != output {
+        places.update(repeating: 0, count: width)
+        part.outputs = []
+        part.whole(output)
+      }
+      for place in 0..<width { account.places[place] += member.weight * places[place] }
+      account.raw += member.weight * part.raw
+      account.outputs.append(output)
+    }
   }
 }
 

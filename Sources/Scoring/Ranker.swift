@@ -9,6 +9,8 @@ public enum Ranker: Sendable {
   case none
   case linear(LinearRanker)
   case trees(TreeRanker)
+  case mlp(MLPRanker)
+  case ensemble(RankerEnsemble)
 
   var isNone: Bool { if case .none = self { true } else { false } }
 
@@ -18,6 +20,8 @@ public enum Ranker: Sendable {
     case .none: nil
     case .linear(let ranker): (ranker.itemColumns, ranker.userColumns, ranker.contextColumns)
     case .trees(let ranker): (ranker.itemColumns, ranker.userColumns, ranker.contextColumns)
+    case .mlp(let ranker): (ranker.itemColumns, ranker.userColumns, ranker.contextColumns)
+    case .ensemble(let ensemble): ensemble.widths
     }
   }
 
@@ -34,7 +38,7 @@ public enum Ranker: Sendable {
     case .none:
       for bits in candidates where RowKey(bits: bits).score >= minScore { best.offer(RowKey(bits: bits)) }
       return 0
-    case .linear, .trees:
+    case .linear, .trees, .mlp, .ensemble:
       let count = candidates.count
       let rows = memory.rows.room(for: max(1, count))
       let retrieval = memory.retrieval.room(for: max(1, count))
@@ -44,17 +48,9 @@ public enum Ranker: Sendable {
         rows[index] = UInt32(slice.row(ofRank: key.rank))
         retrieval[index] = key.score
       }
-      switch self {
-      case .none: break
-      case .linear(let ranker):
-        let sums = memory.sums.room(for: max(1, count))
-        ranker.sum(count: count, rows: rows, retrieval: retrieval, slice: slice, query: query, sums: sums)
-        for index in 0..<count { scores[index] = Float(sums[index]) + 0 }
-      case .trees(let ranker):
-        ranker.score(
-          count: count, rows: rows, retrieval: retrieval, slice: slice, query: query, memory: &memory.trees,
-          scores: scores)
-      }
+      score(
+        count: count, candidates: CandidateFeatures(rows: rows, retrieval: retrieval, slice: slice, query: query),
+        memory: &memory, scores: scores)
       var dropped = 0
       for index in 0..<count {
         let score = scores[index]
@@ -67,6 +63,26 @@ public enum Ranker: Sendable {
       return dropped
     }
   }
+
+  /// - Parameter scores: out; not finite where there is no score.
+  func score(
+    count: Int, candidates: CandidateFeatures, memory: inout RankerMemory, scores: UnsafeMutablePointer<Float>
+  ) {
+    switch self {
+    case .none: scores.update(from: candidates.retrieval, count: count)
+    case .linear(let ranker):
+      let sums = memory.sums.room(for: max(1, count))
+      ranker.sum(
+        count: count, rows: candidates.rows, retrieval: candidates.retrieval, slice: candidates.slice,
+        query: candidates.query, sums: sums)
+      for index in 0..<count { scores[index] = Float(sums[index]) + 0 }
+    case .trees(let ranker):
+      ranker.score(count: count, candidates: candidates, memory: &memory.trees, scores: scores)
+    case .mlp(let ranker): ranker.score(count: count, candidates: candidates, memory: &memory.mlp, scores: scores)
+    case .ensemble(let ensemble):
+      ensemble.score(count: count, candidates: candidates, memory: &memory, scores: scores)
+    }
+  }
 }
 
 /// The columns of one block of candidates, kept by a compute thread.
@@ -76,6 +92,9 @@ package struct RankerMemory: ~Copyable {
   var sums = ScratchBuffer<Double>()
   var scores = ScratchBuffer<Float>()
   var trees = TreeMemory()
+  var mlp = MLPMemory()
+  /// Of an ensemble.
+  var weighted = ScratchBuffer<Double>()
   package init() {}
 }
 

@@ -16,7 +16,7 @@ final class TestBundle {
   var store: String { directory + "/store" }
   static let dimension = 24
 
-  enum Ranking: Sendable { case none, plain, linear, trees }
+  enum Ranking: Sendable { case none, plain, linear, trees, mlp, ensemble }
 
   convenience init(ranked: Bool) throws { try self.init(ranked ? .linear : .none) }
 
@@ -63,10 +63,24 @@ final class TestBundle {
         {"type": "linear", "intercept": 0.1, "terms": [{"feature": "retrieval_score", "weight": 1.25},
          {"feature": "item.price", "weight": -0.37, "missing": 20}, {"feature": "context.hour", "weight": 0.01}]}
         """
-      try AtomicFile.write(Array((ranking == .trees ? Self.trees : linear).utf8), to: directory + "/ranker")
+      let (linearFile, treesFile) = (directory + "/linear.json", directory + "/trees.txt")
+      let networkFile = directory + "/net.safetensors"
+      try AtomicFile.write(Array(linear.utf8), to: linearFile)
+      try AtomicFile.write(Array(Self.trees.utf8), to: treesFile)
+      try AtomicFile.write(try TestNetwork.safetensors(seed: seed), to: networkFile)
       options.itemColumns = directory + "/items.csv"
       options.schema = directory + "/schema.json"
-      if ranking != .plain { options.ranker = directory + "/ranker" }
+      options.rankers =
+        switch ranking {
+        case .none, .plain: []
+        case .linear: [RankerInput(linearFile)]
+        case .trees: [RankerInput(treesFile)]
+        case .mlp: [RankerInput(networkFile)]
+        case .ensemble:
+          [
+            RankerInput(treesFile, weight: 0.75), RankerInput(networkFile), RankerInput(linearFile, weight: -0.1),
+          ]
+        }
     }
     hasColumns = ranking != .none
     _ = try BundleBuilder(options).build()

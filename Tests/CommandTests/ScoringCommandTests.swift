@@ -39,6 +39,15 @@ import Testing
     #expect(report.batches.map(\.rows) == [1, 10, 64, 100])
   }
 
+  @Test func networksAreComparedWithTheirDefinition() throws {
+    let report = try MLPBenchmark.made(widths: [20, 40, 1], rows: 100).run { _ in }
+    #expect(report.different == 0 && report.products_per_row == 840)
+    #expect(report.batches.map(\.rows) == [1, 10, 100])
+    #expect(report.batches.allSatisfy { $0.ns_per_row > 0 && $0.percent_of_limit > 0 })
+    let again = try MLPBenchmark.made(widths: [20, 40, 1], rows: 100)
+    #expect(try again.network == MLPBenchmark.made(widths: [20, 40, 1], rows: 100).network)
+  }
+
   @Test func madeItemsAreTheSameForASeed() {
     let (one, two) = (
       SyntheticItems.make(.structured, items: 50, queries: 5, dimension: 16),
@@ -88,6 +97,20 @@ import Testing
         #expect(abs(try #require(Double(line)) - value) <= 1e-6 * max(1, abs(value)))
       }
     }
+  }
+
+  /// Categories are cells of text, and an empty cell is missing.
+  @Test(arguments: ["relu", "gelu", "tanh", "sigmoid"])
+  func saysWhatANetworkSays(name: String) throws {
+    let table = try String(contentsOfFile: Self.fixtures + "/mlp-\(name).csv", encoding: .utf8).split(separator: "\n")
+    let (lines, code) = try predict("mlp-\(name).safetensors", table.joined(separator: "\n"))
+    #expect(code == 0 && lines.count == 120)
+    for (line, row) in zip(lines, table.dropFirst()) {
+      let expected = Double(row.split(separator: ",").last!)!
+      #expect(abs(try #require(Double(line)) - expected) <= 1e-6 * max(1, abs(expected)))
+    }
+    let bad = try predict("mlp-relu.safetensors", table[0] + "\n1,expensive,tea,1,1,1\n")
+    #expect(bad.code != 0 && bad.lines[0].contains("ROWS:2: column 2: \"expensive\" is not a finite decimal number"))
   }
 
   @Test func aHeaderIsOptionalAndItsNamesCount() throws {

@@ -28,15 +28,14 @@ import Testing
 
   /// A hedge and its leg say the same of the same item: whichever came first speaks.
   @Test func explanationsStayWithTheirItems() throws {
-    func explained(_ items: [(Float, Int)]) throws -> ScoredList {
+    func explained(_ items: [(Float, Int)]) -> ScoredList {
       var list = list(items)
-      list.explanations = try #require(
-        Explanations(
-          items: items.count, retrieval: items.map(\.0), raw: items.map { Double($0.0) }, outputs: [],
-          contributions: items.flatMap { [Double($0.1), 0, 0] }))
+      list.explanations = Explanations(
+        items: items.count, retrieval: items.map(\.0), raw: items.map { Double($0.0) }, outputs: [],
+        contributions: items.flatMap { [Double($0.1), 0, 0] })
       return list
     }
-    let lists = try [explained([(9, 1), (5, 2)]), explained([(7, 3), (5, 2), (1, 4)]), explained([(9, 1), (5, 2)])]
+    let lists = [explained([(9, 1), (5, 2)]), explained([(7, 3), (5, 2), (1, 4)]), explained([(9, 1), (5, 2)])]
     for lists in [lists, lists.reversed()] {
       var merged = MergedList(limit: 3)
       for list in lists { merged.join(list) }

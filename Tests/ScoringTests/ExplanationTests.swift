@@ -51,6 +51,7 @@ import Testing
       let isDear = price.isNaN || price > 40
       let context = isDear ? (query.contextValues[0] > 2 ? 2.0 : -2) : 0
       return [0.75, retrieval > 0 ? 0.5 : -0.5, isDear ? 0.375 : -0.375, 0, 0, context, 0]
+    case .mlp, .ensemble: return []
     }
   }
 
@@ -108,6 +109,40 @@ import Testing
         query.mode = .rank
         query.cap = GroupCap(column: 0, max: 1)
       }
+    }
+  }
+
+  /// Members' numbers times their weights; one whose output is transformed, or that knows no features, as a whole.
+  @Test func ensemblesAddUpTheirMembersAccounts() throws {
+    let identity = try MLPNetwork(inputs: [.init("retrieval_score")], layers: [.dense(weights: [3], biases: [0.5])])
+    let mlp = Ranker.mlp(
+      try MLPRanker(
+        identity, sources: [.init(.retrievalScore)], itemColumns: 1, userColumns: 2, contextColumns: 1))
+    let ranker = Ranker.ensemble(
+      try RankerEnsemble([
+        .init(try Self.linear(), weight: 2), .init(try Self.trees(), weight: -0.5), .init(mlp, weight: 0.25),
+      ]))
+    let catalogue = Catalogue(count: 900, dimension: 10)
+    var query = catalogue.query(k: 25, candidates: 300, userValues: [7, 3], contextValues: [1])
+    query.explain = true
+    let reply = try LegScorer().score(
+      catalogue.request(query, shards: 2), holding: catalogue.hosted(shards: 2, ranker: ranker),
+      cancelled: CancellationFlag()
+    ).get()
+    let explanations = try #require(reply.items.explanations)
+    #expect(explanations.rankers == 3 && reply.items.count == 25)
+    for index in 0..<reply.items.count {
+      let retrieval = explanations.retrieval[index]
+      let outputs = explanations.outputs[index * 3..<index * 3 + 3].map { Double($0) }
+      let linear = expected(try Self.linear(), retrieval, catalogue.prices[Int(reply.items.ordinals[index])], query)
+      #expect(abs(outputs[2] - (0.5 + 3 * Double(retrieval))) < 1e-5)
+      var numbers = linear.map { 2 * $0 }
+      numbers[6] = -0.5 * outputs[1] + 0.25 * outputs[2]
+      let found = Array(explanations.contributions[index * 7..<(index + 1) * 7])
+      for (a, b) in zip(found, numbers) { #expect(abs(a - b) <= 1e-12 * max(1, abs(b))) }
+      let score = Double(reply.items.scores[index])
+      #expect(abs(found.reduce(0, +) - score) <= 1e-6 * max(1, abs(score)))
+      #expect(abs(explanations.raw[index] - score) <= 1e-6 * max(1, abs(score)))
     }
   }
 

@@ -88,6 +88,56 @@ import Testing
     #expect(reply.items.scores.map(\.bitPattern) == [0])
   }
 
+  @Test func anEnsembleAddsItsMembersScoresInDouble() throws {
+    let catalogue = Catalogue(count: 700, dimension: 10)
+    let (one, two) = ([2, -0.01, 0.1, 1], [1, 1e37, 0, 0])
+    let (first, second) = (try RankerTests.ranker(weights: one), try RankerTests.ranker(weights: two))
+    let ensemble = try RankerEnsemble([
+      .init(.linear(first), weight: 0.3), .init(.linear(second), weight: 1e-30), .init(.linear(first), weight: -0.1),
+    ])
+    let query = catalogue.query(k: 700, candidates: 700, userValues: [0, 2], contextValues: [3])
+    let request = catalogue.request(query, shards: 2)
+    func member(_ weights: [Double], _ item: Int, _ retrieval: Float) -> Float {
+      let price = catalogue.prices[item]
+      var sum = 0.5
+      sum = sum + weights[0] * Double(retrieval)
+      sum = sum + weights[1] * (price.isNaN ? 2.1 : Double(price))
+      sum = sum + weights[2] * 2
+      sum = sum + weights[3] * 3
+      return Float(sum)
+    }
+    let expected = catalogue.expected(request, shards: 2) { item, retrieval in
+      var sum = 0.3 * Double(member(one, item, retrieval))
+      sum = sum + 1e-30 * Double(member(two, item, retrieval))
+      sum = sum + -0.1 * Double(member(one, item, retrieval))
+      let score = Float(sum) + 0
+      return score.isFinite ? score : nil
+    }
+    let hosted = try catalogue.hosted(shards: 2, ranker: .ensemble(ensemble))
+    let reply = try LegScorer().score(request, holding: hosted, cancelled: CancellationFlag()).get()
+    #expect(reply.items.lines == catalogue.lines(expected.items))
+    // A member's overflow drops the item, however small its weight.
+    #expect(reply.droppedNaN == expected.dropped && expected.dropped > 50 && reply.items.count > 50)
+  }
+
+  @Test func ensemblesThatDoNotFitAreRefused() throws {
+    func refused(_ reason: String, _ members: [RankerEnsemble.Member]) {
+      #expect(throws: RankerError(reason)) { try RankerEnsemble(members) }
+    }
+    let linear = Ranker.linear(try RankerTests.ranker())
+    let other = Ranker.linear(
+      try LinearRanker(intercept: 0, terms: [], itemColumns: 2, userColumns: 2, contextColumns: 1))
+    refused("0 rankers; allowed: 1 to 16", [])
+    refused("17 rankers; allowed: 1 to 16", Array(repeating: .init(linear, weight: 1), count: 17))
+    refused("ranker 1: weight nan is not finite", [.init(linear, weight: 1), .init(linear, weight: .nan)])
+    refused("ranker 0 was bound to another schema than ranker 0, or to none", [.init(.none, weight: 1)])
+    refused(
+      "ranker 1 was bound to another schema than ranker 0, or to none",
+      [.init(linear, weight: 1), .init(other, weight: 1)])
+    refused(
+      "ranker 0 is an ensemble itself", [.init(.ensemble(try RankerEnsemble([.init(linear, weight: 1)])), weight: 1)])
+  }
+
   @Test func termsPastTheirColumnsAreRefused() {
     func message(_ source: FeatureSource, weight: Double = 1, missing: Double = 0) -> String? {
       do throws(RankerError) {

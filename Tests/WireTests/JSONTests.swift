@@ -134,10 +134,9 @@ import Testing
         list.append(ScoredItem(score: score, ordinal: ItemOrdinal(list.count)), id: $0)
       }
     }
-    list.explanations = try #require(
-      Explanations(
-        items: 2, retrieval: [0.5, 0.25], raw: [0.75, -1], outputs: [2, 1],
-        contributions: [0.25, 0.5, 0, -0.0, 0, 1e-30, -1, 0]))
+    list.explanations = Explanations(
+      items: 2, retrieval: [0.5, 0.25], raw: [0.75, -1], outputs: [2, 1],
+      contributions: [0.25, 0.5, 0, -0.0, 0, 1e-30, -1, 0])
     var answer = Answer(
       release: ModelVersion(model: "home", version: "v42"),
       entries: [1, 0].map { .init(item: list[$0], list: 0, position: Int32($0)) }, lists: [list], coldStart: nil,

@@ -2,6 +2,7 @@
 #include "als.h"
 #include "int8.h"
 #include "filter.h"
+#include "mlp.h"
 #include "trees.h"
 
 // Inner products of many rows with one query: the same bits on every machine.
@@ -52,6 +53,8 @@ typedef struct cscoring_kernels {
                               const float *_Nonnull query, float *_Nonnull scores);
   /// The integer side.
   const cscoring_bytes *_Nonnull bytes;
+  /// The layers of networks.
+  const cscoring_layers *_Nonnull layers;
 } cscoring_kernels;
 
 /// The kernels of one path, or NULL where the machine (or the build) lacks it.

@@ -95,22 +95,13 @@ public final class TreeRanker: Sendable {
   /// Scores `count` candidates.
   ///
   /// - Parameters:
-  ///   - rows: their rows in `slice`.
-  ///   - retrieval: their retrieval scores.
+  ///   - candidates: their rows, retrieval scores and what the request says.
   ///   - scores: out; NaN where there is no finite score.
   func score(
-    count: Int, rows: UnsafePointer<UInt32>, retrieval: UnsafePointer<Float>, slice: Slice, query: ScoreQuery,
-    memory: inout TreeMemory, scores: UnsafeMutablePointer<Float>
+    count: Int, candidates: CandidateFeatures, memory: inout TreeMemory, scores: UnsafeMutablePointer<Float>
   ) {
     score(count: count, memory: &memory, scores: scores) { feature, start, size, values in
-      switch sources[feature] {
-      case .retrievalScore: values.update(from: retrieval + start, count: size)
-      case .item(let column):
-        guard let column = slice.columns[column].values.baseAddress else { return }
-        for index in 0..<size { values[index] = column[Int(rows[start + index])] }
-      case .user(let column): values.update(repeating: query.userValues[column], count: size)
-      case .context(let column): values.update(repeating: query.contextValues[column], count: size)
-      }
+      candidates.read(sources[feature], from: start, count: size, into: values)
     }
   }
 

@@ -71,6 +71,25 @@ extension Command {
           .text("expected", "FILE", "the rows' scores, with --rows"),
         ],
         run: { try BenchRun.trees($0) }),
+      Command(
+        name: "mlp",
+        summary: "A network: nanoseconds a row",
+        discussion: """
+          Times batches of rows on one core and compares every score with the network's definition. Beside them: the
+          machine's fused multiply-adds alone, measured in between. The network is made from a seed, with relu between
+          its layers, or read: --model, safetensors, with --rows, .npy or raw little-endian float32, and --expected, raw
+          float64, what another library says of them.
+          """,
+        example: "shortlist bench mlp --model net.safetensors --rows rows.npy",
+        options: [
+          Option(
+            name: "widths", kind: .integers(1...16_384), placeholder: "N,N,…,1", help: "of the network to make",
+            standard: "50,256,128,64,1"),
+          .text("model", "FILE", "a network, instead of a made one"),
+          .text("rows", "FILE", "rows to score, with --model: .npy or raw, a number per input"),
+          .text("expected", "FILE", "the rows' scores, with --rows"),
+        ],
+        run: { try BenchRun.mlp($0) }),
     ])
 
   private static let scanOptions: [Option] = [
@@ -178,10 +197,7 @@ enum BenchRun {
       let ensemble = try RankerModel.trees(model)
       benchmark = TreeBenchmark(ensemble: ensemble, inputs: try vectors(inputs, dimension: ensemble.features.count))
       if let expected = invocation.optional("expected") {
-        let data = try Data(contentsOf: URL(fileURLWithPath: expected))
-        benchmark.expected = [Double](unsafeUninitializedCapacity: data.count / 8) { values, count in
-          count = data.copyBytes(to: values) / 8
-        }
+        benchmark.expected = try doubles(expected)
       }
     } else {
       benchmark = try TreeBenchmark.made(
@@ -208,6 +224,54 @@ enum BenchRun {
       }
     }
     return report.different == 0 ? 0 : 1
+  }
+
+  static func mlp(_ invocation: Invocation) throws -> Int32 {
+    var benchmark: MLPBenchmark
+    if let model = invocation.optional("model") {
+      guard let rows = invocation.optional("rows") else {
+        throw UsageError("--model needs --rows: the rows to score")
+      }
+      let network = try RankerModel.mlp(model)
+      benchmark = MLPBenchmark(network: network, rows: try vectors(rows, dimension: network.inputs.count))
+      if let expected = invocation.optional("expected") {
+        benchmark.expected = try doubles(expected)
+      }
+    } else {
+      benchmark = try MLPBenchmark.made(widths: invocation.integers("widths") ?? [], rows: 2000)
+    }
+    let report = try benchmark.run { Console.live($0) }
+    Console.live("")
+    if invocation.json {
+      try Console.printJSON(report)
+    } else {
+      Console.print(
+        """
+        \(report.inputs) inputs, \(report.products_per_row) products a row, one core; multiply-adds alone \
+        \(String(format: "%.0f GFLOP/s: %.0f ns a row", report.limit_gflops, report.limit_ns_per_row))
+        """)
+      for batch in report.batches {
+        Console.print(
+          String(
+            format: "%5d rows at a time  %9.0f ns a row  %5.1f %% of the limit", batch.rows, batch.ns_per_row,
+            batch.percent_of_limit))
+      }
+      Console.print(String(format: "definition          %9.0f ns a row", report.plain_ns_per_row))
+      Console.print(
+        report.different == 0
+          ? "every score is the definition's" : "\(report.different) scores are not the definition's")
+      if let error = report.error_max {
+        Console.print(String(format: "greatest error beside the given scores %.1e", error))
+      }
+    }
+    return report.different == 0 ? 0 : 1
+  }
+
+  private static func doubles(_ file: String) throws -> [Double] {
+    let data = try Data(contentsOf: URL(fileURLWithPath: file))
+    return [Double](unsafeUninitializedCapacity: data.count / 8) { values, count in
+      count = data.copyBytes(to: values) / 8
+    }
   }
 
   private static func vectors(_ file: String, dimension: Int) throws -> Vectors {

@@ -28,7 +28,11 @@ extension Command {
       .text("item-columns", "FILE", "CSV: the first column is the item's id"),
       .text("user-columns", "FILE", "CSV: the first column is the user's id"),
       .text("history", "FILE", "CSV: user,item — what exclude_seen leaves out"),
-      .text("ranker", "FILE", "a LightGBM text, XGBoost JSON or linear ranker; needs --schema"),
+      .text(
+        "ranker", "FILE[:WEIGHT]",
+        "LightGBM, XGBoost, network or linear; several add up; "
+          + "needs --schema"
+      ).repeated,
       .text("schema", "FILE", "names and kinds of item, user and context columns, JSON"),
     ],
     run: { call in
@@ -40,7 +44,7 @@ extension Command {
       options.itemColumns = call.optional("item-columns")
       options.userColumns = call.optional("user-columns")
       options.history = call.optional("history")
-      options.ranker = call.optional("ranker")
+      options.rankers = call.texts("ranker").map { RankerInput(parsing: $0) }
       options.schema = call.optional("schema")
       let progress = ProgressLine("bundle")
       let summary = try BundleBuilder(options).build { progress.update($0, of: $1) }
@@ -70,7 +74,9 @@ extension Command {
       print("items      \(manifest.items) × \(manifest.dimension), in \(manifest.shards) shards by \(manifest.hash)")
       print("           \(manifest.itemsPerShard.min() ?? 0) to \(manifest.itemsPerShard.max() ?? 0) items a shard")
       print("users      \(manifest.users)")
-      print("ranker     \(manifest.ranker ?? "none: the retrieval score is the score")")
+      let rankers = manifest.weightedRankers.map { $0.weight == 1 ? $0.file : "\($0.weight) × \($0.file)" }
+      print(
+        "ranker     \(rankers.isEmpty ? "none: the retrieval score is the score" : rankers.joined(separator: " + "))")
       for (name, columns) in [
         ("item", manifest.schema.item), ("user", manifest.schema.user), ("context", manifest.schema.context),
       ] where !columns.isEmpty {

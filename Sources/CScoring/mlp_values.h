@@ -1,0 +1,38 @@
+#pragma once
+
+// The numbers of exp and erf, as RankingCore's `Activation` has them.
+
+#include "kernels.h"
+
+#include <math.h>
+
+// eˣ = 2ⁿ eʳ. Adding SHIFT rounds to a whole number and leaves it in the lowest bits.
+#define EXP_MAX 708.0
+#define LOG2_E 1.4426950408889634
+#define SHIFT 6755399441055744.0
+#define LN2_HIGH 0.6931471803691238
+#define LN2_LOW 1.9082149292705877e-10
+// 1 / 10! … 1 / 0!
+#define EXP_COUNT 11
+static const double EXP_TERMS[EXP_COUNT] = {
+    2.7557319223985893e-07, 2.7557319223985893e-06, 2.48015873015873e-05, 0.0001984126984126984, 0.001388888888888889,
+    0.008333333333333333,   0.041666666666666664,   0.16666666666666666,  0.5,                   1,
+    1,
+};
+
+// erf z = z · above(z²) / below(z²) for |z| < 5, ±1 beyond.
+#define ERF_MAX 5.0
+#define ERF_COUNT 8
+static const double ERF_ABOVE[ERF_COUNT] = {
+    3.3824463357131285e-09, 1.364771382275244e-06, 5.253327665134055e-05, 0.0008057511688921035,
+    0.008775076932289736,   0.07109023264694253,   0.2761585165427435,    1.1283791639054133,
+};
+static const double ERF_BELOW[ERF_COUNT] = {
+    1.0340481898357014e-07, 1.0347995441588358e-05, 0.00021255424669558404, 0.0028383700562731873,
+    0.025676037172951173,   0.1556931530107746,     0.5780723943225321,     1,
+};
+
+#define ROOT_HALF 0.7071067811865476
+// 2 √(2/π) and 0.044715 times that.
+#define GELU_LINE 1.5957691216057308
+#define GELU_CUBE 0.07135481627159875
