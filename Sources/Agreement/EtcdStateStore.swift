@@ -3,11 +3,7 @@ import RankingCore
 import Transport
 import Wire
 
-// The store of several coordinators: three kinds of keys in etcd.
-//
-//     PREFIX/state                     the document; its mod revision is the revision, its version the sequence
-//     PREFIX/history/0000000000000007  one line per commit
-//     PREFIX/driver                    who drives: the name, on that coordinator's lease
+// The store of several coordinators, in etcd (its keys: EtcdKeys.swift).
 //
 //     link up ─► read state and driver in one transaction ─► watch both from the next revision on ─► in touch
 //        ▲                                                                                              │
@@ -15,9 +11,9 @@ import Wire
 //
 // Reading again after every loss is why nothing is missed, compacted or not. A commit is one transaction: if the state
 // is at the expected revision, the history has no line of that number, and (for a driver) the driver key is the one we
-// know it by, then both keys are put. When its reply is lost the very same transaction is sent again: it goes in then,
-// or it fails and shows either our own line, found by its id, or that somebody else was first. After that answer a copy
-// that still lingers on the way can do nothing, as the state has moved on.
+// know it by, then state and line are put. When its reply is lost the very same transaction is made again: it goes in
+// then, or it fails and shows either our own line, found by its id, or that somebody else was first. After that answer
+// a copy that still lingers on the way can do nothing, as the state has moved on.
 
 public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Sendable {
   public struct Options: Sendable {
@@ -50,8 +46,7 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
   private let loop: EventLoop
   private let options: Options
   private let link: EtcdLink
-  private let stateKey: [UInt8]
-  private let driverKey: [UInt8]
+  private let keys: EtcdKeys
   private var keeper: LeaseKeeper
   private var keeperTimer: LoopTimer?
   private var observer: (StoreEvent) -> Void = { _ in }
@@ -76,31 +71,24 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
   private var isCommitting = false
 
   private struct PendingCommit {
-    var expecting: UInt64
-    var state: [UInt8]
-    var line: HistoryLine
-    var authority: CommitAuthority
+    var content: EtcdKeys.Commit
     var completion: (CommitOutcome) -> Void
     /// It may have gone in.
     var isSent = false
     var timer: LoopTimer?
+    var id: UInt64 { content.line.id }
   }
 
   public init(_ options: Options, loop: EventLoop) {
     self.options = options
     self.loop = loop
     link = EtcdLink(endpoints: options.endpoints, loop: loop, seed: options.seed)
-    stateKey = Array("\(options.prefix)/state".utf8)
-    driverKey = Array("\(options.prefix)/driver".utf8)
+    keys = EtcdKeys(prefix: options.prefix)
     heard = loop.now
     var policy = LeaseKeeper.Policy()
     policy.ttl = .seconds(Self.leaseSeconds)
     keeper = LeaseKeeper(policy: policy, wantsToDrive: options.wantsToDrive, now: loop.now)
     link.delegate = self
-  }
-
-  private func historyKey(_ sequence: UInt64) -> [UInt8] {
-    Array("\(options.prefix)/history/".utf8) + hex(sequence)
   }
 
   public func start(_ observer: @escaping (StoreEvent) -> Void) {
@@ -164,9 +152,7 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
       EtcdLink.watch, received: { [weak self] in self?.watched($0) }, ended: lost("the watch"))
     leaseStream = link.open(
       EtcdLink.keepAlive, received: { [weak self] in self?.keptAlive($0) }, ended: lost("the lease's stream"))
-    let read = Etcd.Transaction(
-      success: [.range(Etcd.Range(key: stateKey)), .range(Etcd.Range(key: driverKey))])
-    transact(read) { [weak self] in self?.synchronised($0) }
+    transact(keys.readBoth) { [weak self] in self?.synchronised($0) }
   }
 
   /// Makes a transaction on this connection; a failure other than a definite refusal drops it.
@@ -198,26 +184,18 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
     guard reply.header.revision >= newest else {
       return link.drop("is at revision \(reply.header.revision), where \(newest) was seen: was it put back?")
     }
-    let state = reply.ranges[0].values.first.map(Self.stored) ?? StoredState()
+    let state = EtcdKeys.stored(reply.ranges[0].values.first)
     guard state.revision >= known?.revision ?? 0 else {
       return link.drop("\(options.prefix)/state has been deleted")
     }
     cluster = reply.header.cluster
     seen(state)
     let from = reply.header.revision + 1
-    guard watchStream?.send(Etcd.watch(key: stateKey, from: from)) == true,
-      watchStream?.send(Etcd.watch(key: driverKey, from: from)) == true
+    guard watchStream?.send(Etcd.watch(key: keys.state, from: from)) == true,
+      watchStream?.send(Etcd.watch(key: keys.driver, from: from)) == true
     else { return link.drop("the watch has ended") }
-    tell(.driverSeen(reply.ranges[1].values.first.map(Self.driver), revision: reply.header.revision))
+    tell(.driverSeen(EtcdKeys.driver(reply.ranges[1].values.first), revision: reply.header.revision))
     tell(.linkUp)
-  }
-
-  private static func stored(_ value: Etcd.KeyValue) -> StoredState {
-    StoredState(revision: value.modRevision, sequence: value.version, bytes: value.value)
-  }
-  private static func driver(_ value: Etcd.KeyValue) -> DriverKey {
-    DriverKey(
-      lease: value.lease, createRevision: value.createRevision, name: String(decoding: value.value, as: UTF8.self))
   }
 
   /// The state as of some reply or event; an older one changes nothing.
@@ -243,12 +221,12 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
       return link.drop("the watch was ended: \(reply.compactRevision > 0 ? compacted : reply.reason)")
     }
     for event in reply.events where !isStopped {
-      if event.value.key == stateKey {
+      if event.value.key == keys.state {
         guard !event.isDeletion else { return link.drop("\(options.prefix)/state has been deleted") }
-        seen(Self.stored(event.value))
-      } else if event.value.key == driverKey {
+        seen(EtcdKeys.stored(event.value))
+      } else if event.value.key == keys.driver {
         tell(
-          .driverSeen(event.isDeletion ? nil : Self.driver(event.value), revision: event.value.modRevision))
+          .driverSeen(event.isDeletion ? nil : EtcdKeys.driver(event.value), revision: event.value.modRevision))
       }
     }
     guard reply.isCreated else { return }
@@ -307,11 +285,7 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
       guard leaseStream?.send(Etcd.lease(lease)) == true else { return link.drop("the lease's stream has ended") }
       if owed.count == 1, let owedTimer { loop.arm(owedTimer, at: sentAt + Self.replyTimeout) }
     case .acquire(let lease):
-      let take = Etcd.Transaction(
-        compare: [.created(key: driverKey, 0)],
-        success: [.put(key: driverKey, value: Array(options.name.utf8), lease: lease)],
-        failure: [.range(Etcd.Range(key: driverKey))])
-      transact(take) { [weak self] in self?.acquired($0, lease) }
+      transact(keys.take(name: options.name, lease: lease)) { [weak self] in self?.acquired($0, lease) }
     case .revoke: break
     case .driving(let epoch): observer(.driving(epoch: epoch))
     case .notDriving(let driver): observer(.notDriving(driver: driver))
@@ -362,8 +336,7 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
       let key = DriverKey(lease: lease, createRevision: reply.header.revision, name: options.name)
       tell(.driverSeen(key, revision: reply.header.revision))
     case .success(let reply):
-      let key = reply.ranges.first?.values.first.map(Self.driver)
-      tell(.driverSeen(key, revision: reply.header.revision))
+      tell(.driverSeen(EtcdKeys.driver(reply.ranges.first?.values.first), revision: reply.header.revision))
     case .failure(let error) where error.status == .notFound: tell(.leaseGone)
     case .failure(let error):
       tell(.acquireFailed)
@@ -380,14 +353,16 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
     let done = OnLoop(completion)
     func refuse(_ outcome: CommitOutcome) { loop.execute { done.body(outcome) } }
     if let why = StoreLimit.refusal(state: state, entry: entry) { return refuse(.refused(why: why)) }
-    guard isInTouch else { return refuse(.unavailable(why: awayWhy ?? "etcd has not been reached yet")) }
+    // One that comes before the first contact waits for it.
+    if let awayWhy { return refuse(.unavailable(why: awayWhy)) }
     guard commits.count < StoreLimit.commitsWaiting else {
       return refuse(.unavailable(why: "\(commits.count) commits are waiting already"))
     }
     // Its number is known when its turn comes.
     let line = HistoryLine(sequence: 0, id: UInt64.random(in: 1...UInt64.max), entry: entry)
     var commit = PendingCommit(
-      expecting: revision, state: state, line: line, authority: authority, completion: completion)
+      content: EtcdKeys.Commit(expecting: revision, state: state, line: line, authority: authority),
+      completion: completion)
     commit.timer = loop.schedule(after: Self.commitTimeout) { [weak self] in self?.giveUp(line.id) }
     commits.append(commit)
     // Later, so that the completion is not called from within.
@@ -397,69 +372,51 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
   private func sendNextCommit() {
     while isInTouch, !isCommitting, !isStopped, let known, var commit = commits.first {
       if !commit.isSent {
-        if case .driver(let epoch) = commit.authority, epoch != keeper.epoch(now: loop.freshNow()) {
+        if case .driver(let epoch) = commit.content.authority, epoch != keeper.epoch(now: loop.freshNow()) {
           finishFirst(.notDriving)
           continue
         }
-        guard commit.expecting == known.revision else {
+        guard commit.content.expecting == known.revision else {
           finishFirst(.conflict(current: known))
           continue
         }
-        commit.line.sequence = known.sequence + 1
+        commit.content.line.sequence = known.sequence + 1
         commit.isSent = true
         commits[0] = commit
       }
       isCommitting = true
-      let history = historyKey(commit.line.sequence)
-      var transaction = Etcd.Transaction(
-        compare: [.modified(key: stateKey, commit.expecting), .created(key: history, 0)],
-        success: [
-          .put(key: stateKey, value: commit.state, lease: 0), .put(key: history, value: commit.line.bytes, lease: 0),
-        ],
-        failure: [
-          .range(Etcd.Range(key: stateKey)), .range(Etcd.Range(key: history)), .range(Etcd.Range(key: driverKey)),
-        ])
-      if case .driver(let epoch) = commit.authority { transaction.compare.append(.created(key: driverKey, epoch)) }
-      let id = commit.line.id
-      transact(transaction) { [weak self] in self?.answered($0, id) }
+      let id = commit.id
+      transact(keys.transaction(commit.content)) { [weak self] in self?.answered($0, id) }
     }
   }
 
   private func answered(_ result: Result<Etcd.TransactionReply, GRPC.StatusError>, _ id: UInt64) {
     isCommitting = false
     // It may have been given up meanwhile.
-    let commit = commits.first.flatMap { $0.line.id == id ? $0 : nil }
+    let commit = commits.first.flatMap { $0.id == id ? $0 : nil }
     switch result {
     case .success(let reply) where reply.succeeded:
       if let commit {
-        seen(StoredState(revision: reply.header.revision, sequence: commit.line.sequence, bytes: commit.state))
+        seen(
+          StoredState(
+            revision: reply.header.revision, sequence: commit.content.line.sequence, bytes: commit.content.state))
         finish(id, .committed(revision: reply.header.revision))
       }
     case .success(let reply) where reply.ranges.count == 3:
-      let state = reply.ranges[0].values.first.map(Self.stored) ?? StoredState()
-      let driver = reply.ranges[2].values.first.map(Self.driver)
+      let state = EtcdKeys.stored(reply.ranges[0].values.first)
+      let driver = EtcdKeys.driver(reply.ranges[2].values.first)
       seen(state)
       tell(.driverSeen(driver, revision: reply.header.revision))
-      if let commit { finish(id, outcome(of: commit, state, reply.ranges[1].values.first)) }
+      if let commit {
+        let line = reply.ranges[1].values.first
+        finish(id, keys.outcome(of: commit.content, state: state, line: line, driver: driver))
+      }
     case .success: link.drop("a reply that is none")
     case .failure(let error) where Self.isDefinite(error.status): finish(id, .unavailable(why: error.message))
     // Whether it went in is found out over the next connection.
     case .failure(let error): link.drop(error.message)
     }
     sendNextCommit()
-  }
-
-  /// What the comparisons that failed say about a commit.
-  private func outcome(of commit: PendingCommit, _ state: StoredState, _ history: Etcd.KeyValue?) -> CommitOutcome {
-    if let history, let line = HistoryLine(history.value[...]), line.id == commit.line.id {
-      return .committed(revision: history.modRevision)
-    }
-    guard state.revision == commit.expecting else { return .conflict(current: known ?? state) }
-    guard history == nil else {
-      let key = String(decoding: historyKey(commit.line.sequence), as: UTF8.self)
-      return .unavailable(why: "\(key) is there already, although \(options.prefix)/state has not got so far")
-    }
-    return .notDriving
   }
 
   /// The statuses with which etcd says that it has done nothing and why.
@@ -472,16 +429,16 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
     }
   }
 
-  private func finishFirst(_ outcome: CommitOutcome) { finish(commits[0].line.id, outcome) }
+  private func finishFirst(_ outcome: CommitOutcome) { finish(commits[0].id, outcome) }
   private func finish(_ id: UInt64, _ outcome: CommitOutcome) {
-    guard let index = commits.firstIndex(where: { $0.line.id == id }) else { return }
+    guard let index = commits.firstIndex(where: { $0.id == id }) else { return }
     let commit = commits.remove(at: index)
     if let timer = commit.timer { loop.cancel(timer) }
     commit.completion(outcome)
   }
 
   private func giveUp(_ id: UInt64) {
-    guard let commit = commits.first(where: { $0.line.id == id }) else { return }
+    guard let commit = commits.first(where: { $0.id == id }) else { return }
     finish(id, commit.isSent ? .unknown(why: awayWhy ?? "no reply in time") : .unavailable(why: "no reply in time"))
   }
 
@@ -489,7 +446,7 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
   private func failCommits(all: Bool) {
     let why = awayWhy ?? ""
     for commit in commits where all || !commit.isSent {
-      finish(commit.line.id, commit.isSent ? .unknown(why: why) : .unavailable(why: why))
+      finish(commit.id, commit.isSent ? .unknown(why: why) : .unavailable(why: why))
     }
   }
 
@@ -499,14 +456,12 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
     from sequence: UInt64, limit: Int, completion: @escaping (Result<[HistoryEntry], HistoryError>) -> Void
   ) {
     let count = max(0, min(limit, StoreLimit.historyEntries))
-    guard isInTouch, count > 0 else {
-      let result: Result<[HistoryEntry], HistoryError> =
-        isInTouch ? .success([]) : .failure(HistoryError(awayWhy ?? "etcd has not been reached yet"))
+    guard awayWhy == nil, count > 0 else {
+      let result = awayWhy.map { Result<[HistoryEntry], HistoryError>.failure(HistoryError($0)) } ?? .success([])
       return loop.execute { [done = OnLoop(completion)] in done.body(result) }
     }
     var writer = ProtoWriter()
-    Etcd.Range(key: historyKey(sequence), end: Array("\(options.prefix)/history0".utf8), limit: count)
-      .encode(into: &writer)
+    keys.readHistory(from: sequence, limit: count).encode(into: &writer)
     link.call(EtcdLink.range, writer.bytes, timeout: Self.replyTimeout) { result in
       completion(
         result.flatMap { Etcd.decode($0, Etcd.RangeReply.init) }.mapError { HistoryError($0.message) }

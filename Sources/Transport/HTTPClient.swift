@@ -119,8 +119,8 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     return CallID(connection: connection, stream: stream)
   }
 
-  /// Begins a request whose body follows by `send`, and whose response is handed over as it comes; `handler` is told how
-  /// it ended exactly once, later.
+  /// Begins a request whose body follows by `send`, and whose response is handed over as it comes; `handler` is told
+  /// how it ended exactly once, later.
   /// - Returns: nil when there is no connection: then nothing will be told.
   public func open(_ head: RequestHead, handler: any StreamHandler, token: UInt64 = 0) -> CallID? {
     guard isUp, let session, let stream = session.open(head, handler: handler, token: token) else { return nil }

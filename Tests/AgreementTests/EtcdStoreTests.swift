@@ -19,7 +19,6 @@ struct EtcdStoreTests {
   private func ready(_ name: String, drives: Bool = true) throws -> StoreRun {
     let run = StoreRun.etcd(etcd, name, drives: drives)
     _ = try run.waitState(0)
-    // In touch as soon as who drives is known and watched.
     try run.wait("driver") {
       switch $0 {
       case .driving, .notDriving: true
@@ -28,27 +27,17 @@ struct EtcdStoreTests {
     }
     return run
   }
-  /// A commit, tried again while the store is not in touch yet.
-  private func commit(
-    _ run: StoreRun, _ revision: UInt64, _ state: [UInt8], _ entry: String, as authority: CommitAuthority = .anyone
-  ) throws -> CommitOutcome {
-    while true {
-      let outcome = try run.commit(revision, state, entry, as: authority)
-      guard case .unavailable(let why) = outcome, why.contains("not been reached") else { return outcome }
-    }
-  }
-
   @Test func oneOfTwoWritersWins() throws {
     let (one, two) = (try ready("one"), try ready("two"))
-    let first = try commit(one, 0, [1], "a")
+    let first = try one.commit(0, [1], "a")
     guard case .committed(let revision) = first else {
       Issue.record("\(first)")
       return
     }
     let seen = try two.waitState(revision)
     #expect(seen.state == StoredState(revision: revision, sequence: 1, bytes: [1]))
-    #expect(try commit(two, 0, [9], "late") == .conflict(current: seen.state))
-    guard case .committed(let second) = try commit(two, revision, [2], "b") else {
+    #expect(try two.commit(0, [9], "late") == .conflict(current: seen.state))
+    guard case .committed(let second) = try two.commit(revision, [2], "b") else {
       Issue.record("the winner lost")
       return
     }
@@ -80,15 +69,11 @@ struct EtcdStoreTests {
       let committed = outcomes.all.compactMap { pair -> UInt64? in
         if case .committed(let revision) = pair.outcome { revision } else { nil }
       }
-      guard committed.count == 1 else {
-        // Neither store was in touch yet.
-        #expect(round == 0 && committed.isEmpty, "\(outcomes.all)")
-        continue
-      }
+      try #require(committed.count == 1, "round \(round): \(outcomes.all)")
       revision = committed[0]
       for run in runs { _ = try run.waitState(revision) }
     }
-    #expect(try runs[0].history(from: 1).count >= 29)
+    #expect(try runs[0].history(from: 1).count == 30)
     for run in runs { try run.stop() }
   }
 
@@ -97,7 +82,7 @@ struct EtcdStoreTests {
     var revision: UInt64 = 0
     var delays: [Duration] = []
     for number in 1...50 {
-      guard case .committed(let next) = try commit(one, revision, [UInt8(number)], "\(number)") else { continue }
+      guard case .committed(let next) = try one.commit(revision, [UInt8(number)], "\(number)") else { break }
       let (a, b) = (try one.waitState(next), try two.waitState(next))
       #expect(a.state == b.state)
       delays.append(b.at - a.at)
@@ -115,14 +100,14 @@ struct EtcdStoreTests {
     let state = [UInt8](repeating: 7, count: StoreLimit.stateBytes)
     let entry = String(repeating: "e", count: StoreLimit.entryBytes)
     #expect(
-      try commit(run, 0, state + [1], "a")
+      try run.commit(0, state + [1], "a")
         == .refused(why: "the state is 1048577 bytes, at most 1048576 are kept"))
     #expect(
-      try commit(run, 0, state, entry + "e")
+      try run.commit(0, state, entry + "e")
         == .refused(why: "the history entry is 16385 bytes, at most 16384 are kept"))
-    #expect(try commit(run, 0, state, "a\nb") == .refused(why: "the history entry is more than one line"))
+    #expect(try run.commit(0, state, "a\nb") == .refused(why: "the history entry is more than one line"))
     let other = try ready("two")
-    guard case .committed(let revision) = try commit(run, 0, state, entry) else {
+    guard case .committed(let revision) = try run.commit(0, state, entry) else {
       Issue.record("the longest state is not taken")
       return
     }
@@ -161,8 +146,8 @@ struct EtcdStoreTests {
     print("takeover after a kill: \((second.at - goneAt).milliseconds) ms")
     #expect(second.epoch > first.epoch && second.at - goneAt <= .seconds(3))
     // What the first would still send is refused by etcd.
-    #expect(try commit(two, 0, [1], "late", as: .driver(epoch: first.epoch)) == .notDriving)
-    guard case .committed = try commit(two, 0, [1], "mine", as: .driver(epoch: second.epoch)) else {
+    #expect(try two.commit(0, [1], "late", as: .driver(epoch: first.epoch)) == .notDriving)
+    guard case .committed = try two.commit(0, [1], "mine", as: .driver(epoch: second.epoch)) else {
       Issue.record("the driver cannot commit")
       return
     }
@@ -172,14 +157,14 @@ struct EtcdStoreTests {
   @Test func anOnlookerNeverDrives() throws {
     let onlooker = try ready("onlooker", drives: false)
     #expect(onlooker.journal.all.contains { $0.event == .notDriving(driver: nil) })
-    guard case .committed = try commit(onlooker, 0, [1], "pause") else {
+    guard case .committed = try onlooker.commit(0, [1], "pause") else {
       Issue.record("an operator's wish does not go in")
       return
     }
     let one = try ready("one")
     _ = try one.waitDriving()
     try onlooker.wait("notDriving(one)") { $0 == .notDriving(driver: "one") }
-    #expect(try commit(onlooker, 1, [1], "x", as: .driver(epoch: 1)) == .notDriving)
+    #expect(try onlooker.commit(1, [1], "x", as: .driver(epoch: 1)) == .notDriving)
     try one.stop()
     try onlooker.stop()
   }
@@ -189,7 +174,7 @@ struct EtcdStoreTests {
   @Test func aFrozenEtcdIsAwayAndBackAgain() throws {
     let one = try ready("one")
     let epoch = try one.waitDriving().epoch
-    guard case .committed(let revision) = try commit(one, 0, [1], "a") else { return }
+    guard case .committed(let revision) = try one.commit(0, [1], "a") else { return }
     let start = one.journal.all.count
     etcd.freeze()
     let frozenAt = EventLoop.clock()
@@ -211,7 +196,7 @@ struct EtcdStoreTests {
     try one.wait(from: back, "back") { $0 == .back }
     let again = try one.waitDriving(from: back).epoch
     #expect(again >= epoch)
-    guard case .committed = try commit(one, revision, [3], "c", as: .driver(epoch: again)) else {
+    guard case .committed = try one.commit(revision, [3], "c", as: .driver(epoch: again)) else {
       Issue.record("no commit after etcd is back\n\(one.text)")
       return
     }
@@ -222,7 +207,7 @@ struct EtcdStoreTests {
   @Test func aKilledEtcdComesBackWithEverything() throws {
     let (one, two) = (try ready("one"), try ready("two"))
     _ = try one.waitDriving()
-    guard case .committed(let revision) = try commit(one, 0, [1], "a") else { return }
+    guard case .committed(let revision) = try one.commit(0, [1], "a") else { return }
     let start = [one, two].map { $0.journal.all.count }
     etcd.kill()
     for (run, start) in zip([one, two], start) {
@@ -230,7 +215,7 @@ struct EtcdStoreTests {
     }
     try etcd.restart()
     for (run, start) in zip([one, two], start) { try run.wait(from: start, "back") { $0 == .back } }
-    guard case .committed(let next) = try commit(two, revision, [2], "b") else {
+    guard case .committed(let next) = try two.commit(revision, [2], "b") else {
       Issue.record("no commit after the restart\n\(two.text)")
       return
     }

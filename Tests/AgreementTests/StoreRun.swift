@@ -95,10 +95,12 @@ final class StoreRun: @unchecked Sendable {
     }
   }
   /// A commit whose outcome is waited for later.
-  func begin(_ revision: UInt64, _ state: [UInt8], _ entry: String) throws -> Journal<CommitOutcome> {
+  func begin(
+    _ revision: UInt64, _ state: [UInt8], _ entry: String, as authority: CommitAuthority = .anyone
+  ) throws -> Journal<CommitOutcome> {
     let outcomes = Journal<CommitOutcome>()
     loop.execute { [self] in
-      store.commit(expecting: revision, state: state, entry: Array(entry.utf8), as: .anyone) { outcomes.append($0) }
+      store.commit(expecting: revision, state: state, entry: Array(entry.utf8), as: authority) { outcomes.append($0) }
     }
     return outcomes
   }
