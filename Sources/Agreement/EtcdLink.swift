@@ -73,11 +73,15 @@ final class EtcdLink: HTTPClientDelegate, @unchecked Sendable {
   private(set) var generation: UInt64 = 0
   private let endpoints: [EtcdEndpoint]
   private var next = 0
+  /// An attempt is under way, or has succeeded.
+  private var isTrying = false
   private var client: HTTPClient?
+  /// Made for the first endpoint that is a name.
+  private var resolver: StoreThread?
   private var streams: [EtcdStream] = []
   private var backoff: Backoff
   private var isStopped = true
-  private var policy = LinkPolicy()
+  private let policy = LinkPolicy()
 
   /// - Parameter endpoints: at least one; tried in this order.
   init(endpoints: [EtcdEndpoint], loop: EventLoop, seed: UInt64) {
@@ -86,6 +90,7 @@ final class EtcdLink: HTTPClientDelegate, @unchecked Sendable {
     self.loop = loop
     backoff = Backoff(seed: seed)
   }
+  deinit { resolver?.stop() }
 
   /// The endpoint of the present attempt.
   var endpoint: EtcdEndpoint { endpoints[next % endpoints.count] }
@@ -104,7 +109,7 @@ final class EtcdLink: HTTPClientDelegate, @unchecked Sendable {
 
   /// Gives the connection up for another.
   func drop(_ why: String) {
-    guard client != nil else { return }
+    guard isTrying else { return }
     let endpoint = endpoint
     letGo()
     next += 1
@@ -118,21 +123,44 @@ final class EtcdLink: HTTPClientDelegate, @unchecked Sendable {
   }
 
   private func connect() {
-    guard client == nil else { return }
+    guard !isTrying else { return }
+    isTrying = true
     generation += 1
+    let (attempt, host) = (generation, endpoint.host)
+    if HostLookup.isNumeric(host) { return connect(to: host) }
+    let resolver = resolver ?? StoreThread()
+    self.resolver = resolver
+    let found = OnLoop<Result<[String], HostLookup.LookupError>> { [weak self] result in
+      guard let self, generation == attempt else { return }
+      switch result {
+      // A name with several addresses is tried at another one each time.
+      case .success(let addresses): connect(to: addresses[next / endpoints.count % addresses.count])
+      case .failure(let error): drop("\(error)")
+      }
+    }
+    resolver.run { [loop] in
+      let result = HostLookup.addresses(of: host)
+      loop.execute { found.body(result) }
+    }
+  }
+
+  /// - Parameter host: numeric, as looking up a name would block the loop.
+  private func connect(to host: String) {
     let client = HTTPClient(
-      host: endpoint.host, port: endpoint.port, loop: loop, policy: policy, reconnects: false, seed: generation)
+      host: host, port: endpoint.port, loop: loop, policy: policy, reconnects: false, seed: generation)
     self.client = client
     client.delegate = self
     client.start()
   }
 
   private func letGo() {
-    guard let client else { return }
-    self.client = nil
+    guard isTrying else { return }
+    isTrying = false
     generation += 1
     for stream in streams { stream.isOpen = false }
     streams.removeAll()
+    guard let client else { return }
+    self.client = nil
     client.delegate = nil
     // Not from within a call that the client has made.
     loop.execute { [client = OnLoop<Void>({ client.stop() })] in client.body(()) }

@@ -15,13 +15,23 @@ struct EtcdPartitionTests {
     scratch = try ScratchDirectory()
     etcd = try EtcdProcess(directory: scratch.path)
   }
-  private func run(_ name: String, _ ports: [UInt16]) -> StoreRun {
+  private func run(_ name: String, _ ports: [UInt16], host: String = "127.0.0.1") -> StoreRun {
     StoreRun { loop in
       EtcdStateStore(
         EtcdStateStore.Options(
-          endpoints: ports.map { EtcdEndpoint(host: "127.0.0.1", port: $0) }, prefix: "/test", name: name, seed: 3),
+          endpoints: ports.map { EtcdEndpoint(host: host, port: $0) }, prefix: "/test", name: name, seed: 3),
         loop: loop)
     }
+  }
+
+  /// Commits once, so that the store is in touch for certain.
+  /// - Returns: the revision.
+  private func settle(_ run: StoreRun) throws -> UInt64 {
+    guard case .committed(let revision) = try run.commit(0, [0], "first") else {
+      Issue.record("no first commit\n\(run.text)")
+      return 0
+    }
+    return revision
   }
 
   /// The commit goes in and its reply never comes: it is found by its id, and is there once.
@@ -31,7 +41,7 @@ struct EtcdPartitionTests {
     let epoch = try one.waitDriving().epoch
     let witness = run("witness", [etcd.port])
     _ = try witness.waitState(0)
-    var revision: UInt64 = 0
+    var revision = try settle(one)
     for number in 1...5 {
       proxy.set(.loseReplies)
       let pending = try one.begin(revision, [UInt8(number)], "\(number)", as: .driver(epoch: epoch))
@@ -50,7 +60,7 @@ struct EtcdPartitionTests {
       #expect(outcome == .committed(revision: seen.state.revision))
       revision = seen.state.revision
     }
-    #expect(try one.history(from: 1) == ["1", "2", "3", "4", "5", "witness"])
+    #expect(try one.history(from: 1) == ["first", "1", "2", "3", "4", "5", "witness"])
     try one.stop()
     try witness.stop()
     proxy.close()
@@ -60,9 +70,9 @@ struct EtcdPartitionTests {
   @Test func aLostRequestIsMadeAgain() throws {
     let proxy = CutProxy(to: etcd.port)
     let one = run("one", [proxy.port])
-    _ = try one.waitDriving()
+    let first = try settle(one)
     proxy.set(.silent)
-    let pending = try one.begin(0, [1], "a")
+    let pending = try one.begin(first, [1], "a")
     // Our own time limit drops the connection.
     try one.wait("away") { if case .away = $0 { true } else { false } }
     #expect(pending.all.isEmpty)
@@ -71,7 +81,7 @@ struct EtcdPartitionTests {
       Issue.record("\(pending.all)")
       return
     }
-    #expect(try one.history(from: 1) == ["a"])
+    #expect(try one.history(from: 1) == ["first", "a"])
     try one.stop()
     proxy.close()
   }
@@ -84,17 +94,19 @@ struct EtcdPartitionTests {
     let other = run("other", [etcd.port])
     _ = try other.waitState(0)
     try other.wait("notDriving") { $0 == .notDriving(driver: "one") }
+    let first = try settle(one)
+    _ = try other.waitState(first)
     proxy.set(.silent)
-    let pending = try one.begin(0, [1], "a")
-    guard case .committed(let revision) = try other.commit(0, [2], "b") else {
+    let pending = try one.begin(first, [1], "a")
+    guard case .committed(let revision) = try other.commit(first, [2], "b") else {
       Issue.record("the other cannot commit\n\(other.text)")
       return
     }
     proxy.set(.pass)
     proxy.cut()
-    let current = StoredState(revision: revision, sequence: 1, bytes: [2])
+    let current = StoredState(revision: revision, sequence: 2, bytes: [2])
     #expect(try #require(pending.wait { $0 }, "\(one.text)").value == .conflict(current: current))
-    #expect(try one.history(from: 1) == ["b"])
+    #expect(try one.history(from: 2) == ["b"])
     try one.stop()
     try other.stop()
     proxy.close()
@@ -104,9 +116,9 @@ struct EtcdPartitionTests {
   @Test func aCommitThatCannotBeAskedAboutIsUnknown() throws {
     let proxy = CutProxy(to: etcd.port)
     let one = run("one", [proxy.port])
-    _ = try one.waitDriving()
+    let first = try settle(one)
     proxy.set(.loseReplies)
-    let pending = try one.begin(0, [1], "a")
+    let pending = try one.begin(first, [1], "a")
     guard case .unknown(let why) = try #require(pending.wait { $0 }).value else {
       Issue.record("\(pending.all)")
       return
@@ -114,7 +126,7 @@ struct EtcdPartitionTests {
     #expect(why.hasPrefix("127.0.0.1:\(proxy.port): "), "\(why)")
     proxy.set(.pass)
     // The next state tells.
-    #expect(try one.waitState(1).state.bytes == [1])
+    #expect(try one.waitState(first + 1).state.bytes == [1])
     try one.stop()
     proxy.close()
   }
@@ -126,10 +138,12 @@ struct EtcdPartitionTests {
     let first = try one.waitDriving()
     let two = run("two", [etcd.port])
     try two.wait("notDriving") { $0 == .notDriving(driver: "one") }
+    let base = try settle(one)
+    _ = try two.waitState(base)
     let start = one.journal.all.count
     proxy.set(.silent)
     let silentAt = EventLoop.clock()
-    let late = try one.begin(0, [1], "late", as: .driver(epoch: first.epoch))
+    let late = try one.begin(base, [1], "late", as: .driver(epoch: first.epoch))
     let second = try two.waitDriving()
     let lost = try one.wait(from: start, "notDriving") { $0 == .notDriving(driver: nil) }
     let lostAt = one.journal.all[lost - 1].at
@@ -137,19 +151,20 @@ struct EtcdPartitionTests {
       "cut off: it stops after \((lostAt - silentAt).milliseconds) ms, "
         + "the other drives after \((second.at - silentAt).milliseconds) ms")
     #expect(lostAt < second.at && second.epoch > first.epoch)
-    guard case .committed = try two.commit(0, [2], "two", as: .driver(epoch: second.epoch)) else {
-      Issue.record("the new driver cannot commit")
-      return
-    }
     proxy.set(.pass)
     let back = try one.wait(from: start, "back") { $0 == .back }
     #expect(one.journal.all[start..<back].contains { $0.event == .notDriving(driver: "two") })
+    // Nobody has changed the state: it is who drives that keeps the late commit out.
     let outcome = try #require(late.wait { $0 }).value
     switch outcome {
-    case .conflict, .unknown: break
+    case .notDriving, .unknown: break
     default: Issue.record("\(outcome)")
     }
-    #expect(try one.history(from: 1) == ["two"])
+    guard case .committed = try two.commit(base, [2], "two", as: .driver(epoch: second.epoch)) else {
+      Issue.record("the new driver cannot commit")
+      return
+    }
+    #expect(try one.history(from: 2) == ["two"])
     try one.stop()
     try two.stop()
     proxy.close()
@@ -172,6 +187,13 @@ struct EtcdPartitionTests {
     }
     try one.stop()
     silent.close()
+  }
+
+  /// Whether the name stands for `::1` too or not, etcd listens on 127.0.0.1 only.
+  @Test func aNameIsLookedUpAndEachOfItsAddressesTried() throws {
+    let one = run("one", [etcd.port], host: "localhost")
+    _ = try one.waitDriving()
+    try one.stop()
   }
 
   /// What a compacted watch missed is read.

@@ -154,6 +154,32 @@ struct EtcdStoreTests {
     try two.stop()
   }
 
+  @Test func ofSeveralFollowersOneDrivesAndAllKnowWhich() throws {
+    let names = ["one", "two", "three", "four"]
+    var runs = try names.map { (name: $0, run: try ready($0)) }
+    var epoch: UInt64 = 0
+    while runs.count > 1 {
+      // Whoever drives now, with the epoch above all before.
+      var found: (run: StoreRun, epoch: UInt64, name: String)?
+      let limit = EventLoop.clock() + .seconds(20)
+      while found == nil, EventLoop.clock() < limit {
+        for (name, run) in runs {
+          if let next = try run.drivingEpoch(), next > epoch { found = (run, next, name) }
+        }
+      }
+      let driver = try #require(found, "\(runs.map(\.run.text))")
+      for (_, run) in runs where run !== driver.run {
+        let marker = driver.name
+        try run.wait("notDriving(\(marker))") { $0 == .notDriving(driver: marker) }
+        #expect(try run.drivingEpoch() == nil)
+      }
+      epoch = driver.epoch
+      try driver.run.stop()
+      runs.removeAll { $0.run === driver.run }
+    }
+    try runs[0].run.stop()
+  }
+
   @Test func anOnlookerNeverDrives() throws {
     let onlooker = try ready("onlooker", drives: false)
     #expect(onlooker.journal.all.contains { $0.event == .notDriving(driver: nil) })
