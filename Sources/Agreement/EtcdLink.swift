@@ -78,6 +78,8 @@ final class EtcdLink: HTTPClientDelegate, @unchecked Sendable {
   private var client: HTTPClient?
   /// Made for the first endpoint that is a name.
   private var resolver: StoreThread?
+  /// Runs on a thread of its own.
+  var lookUp: @Sendable (String) -> Result<[String], HostLookup.LookupError> = HostLookup.addresses
   private var streams: [EtcdStream] = []
   private var backoff: Backoff
   private var isStopped = true
@@ -138,8 +140,8 @@ final class EtcdLink: HTTPClientDelegate, @unchecked Sendable {
       case .failure(let error): drop("\(error)")
       }
     }
-    resolver.run { [loop] in
-      let result = HostLookup.addresses(of: host)
+    resolver.run { [loop, lookUp] in
+      let result = lookUp(host)
       loop.execute { found.body(result) }
     }
   }

@@ -45,7 +45,7 @@ public final class EtcdStateStore: StateStore, EtcdLinkDelegate, @unchecked Send
 
   private let loop: EventLoop
   private let options: Options
-  private let link: EtcdLink
+  let link: EtcdLink
   private let keys: EtcdKeys
   private var keeper: LeaseKeeper
   private var keeperTimer: LoopTimer?

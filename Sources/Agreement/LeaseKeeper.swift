@@ -199,7 +199,7 @@ struct LeaseKeeper {
   }
 
   private mutating func tellDriver(_ now: Instant, _ effects: inout [Effect]) {
-    guard let driver else { return }
+    guard let driver, isUp || told != nil else { return }
     let effect: Effect
     if let epoch = epoch(now: now) {
       effect = .driving(epoch: epoch)

@@ -43,6 +43,7 @@ struct EtcdPartitionTests {
     _ = try witness.waitState(0)
     var revision = try settle(one)
     for number in 1...5 {
+      let start = one.journal.all.count
       proxy.set(.loseReplies)
       let pending = try one.begin(revision, [UInt8(number)], "\(number)", as: .driver(epoch: epoch))
       let seen = try witness.waitState(revision + 1)
@@ -54,8 +55,10 @@ struct EtcdPartitionTests {
           return
         }
       }
-      proxy.set(.pass)
+      // Only when the connection is gone may replies pass again: this one might still be on its way.
       proxy.cut()
+      try one.wait(from: start, "away") { if case .away = $0 { true } else { false } }
+      proxy.set(.pass)
       let outcome = try #require(pending.wait { $0 }, "\(one.text)").value
       #expect(outcome == .committed(revision: seen.state.revision))
       revision = seen.state.revision
@@ -189,11 +192,28 @@ struct EtcdPartitionTests {
     silent.close()
   }
 
-  /// Whether the name stands for `::1` too or not, etcd listens on 127.0.0.1 only.
   @Test func aNameIsLookedUpAndEachOfItsAddressesTried() throws {
-    let one = run("one", [etcd.port], host: "localhost")
+    let asked = Journal<String>()
+    let port = etcd.port
+    let one = StoreRun { loop in
+      let store = EtcdStateStore(
+        EtcdStateStore.Options(
+          endpoints: [EtcdEndpoint(host: "etcd.example", port: port)], prefix: "/test", name: "one", seed: 3),
+        loop: loop)
+      store.link.lookUp = { host in
+        asked.append(host)
+        return asked.all.count == 1
+          ? .failure(HostLookup.LookupError(description: "nobody")) : .success(["::1", "127.0.0.1"])
+      }
+      return store
+    }
     _ = try one.waitDriving()
+    #expect(Set(asked.all) == ["etcd.example"])
+    try one.wait("away") { if case .away(_, let why) = $0 { why == "etcd.example:\(port): nobody" } else { false } }
     try one.stop()
+    // The system's own: a name that every machine has.
+    #expect(try HostLookup.addresses(of: "localhost").get().contains { $0 == "127.0.0.1" || $0 == "::1" })
+    #expect(HostLookup.isNumeric("::1") && HostLookup.isNumeric("10.0.0.1") && !HostLookup.isNumeric("etcd-0"))
   }
 
   /// What a compacted watch missed is read.

@@ -27,7 +27,6 @@ import Transport
     #expect(try one.commit(1, [], "{\"b\":2}", as: .driver(epoch: 1)) == .committed(revision: 2))
     #expect(try one.commit(2, [], "{}", as: .driver(epoch: 2)) == .notDriving)
     #expect(try one.drivingEpoch() == 1)
-    // The observer heard of a state before the commit was answered.
     #expect(one.journal.all.last?.event == .state(StoredState(revision: 2, sequence: 2)))
     try one.stop()
     #expect(try one.drivingEpoch() == nil)
@@ -42,6 +41,18 @@ import Transport
     let lines = try String(contentsOfFile: directory + "/history.jsonl", encoding: .utf8).split(separator: "\n")
     for line in lines { _ = try JSONSerialization.jsonObject(with: Data(line.utf8)) }
     #expect(lines.count == 2)
+  }
+
+  @Test func theObserverHearsOfAStateBeforeItsCommitIsAnswered() throws {
+    let one = open()
+    _ = try one.waitDriving()
+    let heard = Journal<Int>()
+    one.loop.execute {
+      one.store.commit(expecting: 0, state: [1], entry: [1], as: .anyone) { _ in heard.append(one.journal.all.count) }
+    }
+    #expect(try #require(heard.wait { $0 }).value == 3)
+    #expect(one.journal.all[2].event == .state(StoredState(revision: 1, sequence: 1, bytes: [1])))
+    try one.stop()
   }
 
   @Test func aSecondProcessIsToldWhoHasTheDirectory() throws {

@@ -22,7 +22,7 @@ final class PoweredDisk: Disk, @unchecked Sendable {
     /// Power is lost after the call.
     case crashAfter
   }
-  enum Loss: CaseIterable { case allUnsynced, nothing, halfOfUnsynced, contentsOnly, namesOnly }
+  enum Loss: CaseIterable { case allUnsynced, nothing, halfOfUnsynced, contentsOnly, namesOnly, stateNameOnly }
 
   final class File {
     var seen: [UInt8] = []
@@ -48,12 +48,13 @@ final class PoweredDisk: Disk, @unchecked Sendable {
   /// The same disk after power has come back.
   func afterPowerLoss(_ loss: Loss) -> PoweredDisk {
     let next = PoweredDisk()
-    let keepsNames = loss == .nothing || loss == .namesOnly
-    for (name, file) in keepsNames ? names : syncedNames {
+    var kept = loss == .nothing || loss == .namesOnly ? names : syncedNames
+    if loss == .stateNameOnly { kept["d/state"] = names["d/state"] }
+    for (name, file) in kept {
       let copy = File()
       switch loss {
       case .nothing, .contentsOnly: copy.seen = file.seen
-      case .allUnsynced, .namesOnly: copy.seen = file.synced
+      case .allUnsynced, .namesOnly, .stateNameOnly: copy.seen = file.synced
       case .halfOfUnsynced:
         // The beginning of what was appended; of what was cut, all is back.
         let common = zip(file.seen, file.synced).prefix { $0 == $1 }.count

@@ -6,7 +6,10 @@ import Testing
 /// The file store's files on a disk that fails at every call in turn.
 @Suite struct StateFilesTests {
   static let commits = 3
-  static func state(_ number: Int) -> [UInt8] { Array("state \(number)".utf8) + [0, 10, 255] }
+  /// Each is shorter than the one before.
+  static func state(_ number: Int) -> [UInt8] {
+    Array("state \(number)".utf8) + [0, 10, 255] + [UInt8](repeating: 9, count: max(0, 5 - number) * 40)
+  }
   static func entry(_ number: Int) -> [UInt8] { Array("{\"step\":\(number)}".utf8) }
 
   /// Opens and commits until the disk is dead or `commits` are through.
@@ -40,6 +43,10 @@ import Testing
     try files.lock(owner: "two")
     try files.settle()
     #expect((ran.acknowledged...ran.unsure).contains(files.state.revision), "\(what): \(files.state.revision)")
+    // What has been seen stays, should power go again right now.
+    var again = StateFiles(directory: "d", disk: disk.afterPowerLoss(.allUnsynced))
+    try again.settle()
+    #expect(again.state == files.state, "\(what)")
     let revision = files.state.revision
     #expect(files.state.bytes == (revision == 0 ? [] : Self.state(Int(revision))), "\(what)")
     let entries = try files.history(from: 1, limit: 100)
@@ -48,10 +55,11 @@ import Testing
       "\(what)")
     try files.takeEpoch()
     #expect(try #require(files.epoch) > ran.epoch ?? 0, "\(what)")
+    // Shorter than what may lie in a file that was given up.
     let next = Int(revision) + 1
     #expect(
       files.commit(
-        expecting: revision, state: Self.state(next), entry: Self.entry(next), id: 99, as: .driver(epoch: files.epoch!))
+        expecting: revision, state: [1], entry: Self.entry(next), id: 99, as: .driver(epoch: files.epoch!))
         == .committed(revision: revision + 1), "\(what)")
     #expect(try files.history(from: revision + 1, limit: 9).map(\.bytes) == [Self.entry(next)], "\(what)")
   }
