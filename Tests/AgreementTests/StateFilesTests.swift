@@ -6,9 +6,9 @@ import Testing
 /// The file store's files on a disk that fails at every call in turn.
 @Suite struct StateFilesTests {
   static let commits = 3
-  /// Each is shorter than the one before.
+  /// Each is longer than the one before: what lies in a file that was given up must not show.
   static func state(_ number: Int) -> [UInt8] {
-    Array("state \(number)".utf8) + [0, 10, 255] + [UInt8](repeating: 9, count: max(0, 5 - number) * 40)
+    Array("state \(number)".utf8) + [0, 10, 255] + [UInt8](repeating: 9, count: number * 40)
   }
   static func entry(_ number: Int) -> [UInt8] { Array("{\"step\":\(number)}".utf8) }
 
@@ -55,7 +55,9 @@ import Testing
       "\(what)")
     try files.takeEpoch()
     #expect(try #require(files.epoch) > ran.epoch ?? 0, "\(what)")
-    // Shorter than what may lie in a file that was given up.
+    again = StateFiles(directory: "d", disk: disk)
+    try again.settle()
+    #expect(again.state == files.state, "\(what)")
     let next = Int(revision) + 1
     #expect(
       files.commit(
