@@ -39,6 +39,9 @@ let package = Package(
     .target(name: "HTTP2", dependencies: ["CNGHTTP2"], swiftSettings: settings),
     .target(name: "Transport", dependencies: ["CLinux", "RankingCore", "HTTP2"], swiftSettings: settings),
     .target(
+      name: "Agreement", dependencies: ["CLinux", "RankingCore", "Wire", "HTTP2", "Transport"],
+      swiftSettings: settings),
+    .target(
       name: "Servers",
       dependencies: ["CLinux", "RankingCore", "Wire", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport"],
       swiftSettings: settings),
@@ -69,6 +72,10 @@ let package = Package(
     .testTarget(name: "TrainingTests", dependencies: ["Bundles", "Training"], swiftSettings: settings),
     .testTarget(
       name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: settings),
+    .testTarget(
+      name: "AgreementTests",
+      dependencies: ["RankingCore", "Wire", "HTTP2", "Transport", "Agreement", "ClusterHarness"],
+      swiftSettings: settings),
     .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: settings),
     .testTarget(
       name: "CommandTests", dependencies: ["RankingCore", "Bundles", "Benchmarks", "ClusterHarness", "shortlist"],

@@ -31,6 +31,16 @@ public protocol CallHandler: AnyObject {
   func ended(_ token: UInt64, _ outcome: CallOutcome)
 }
 
+/// Is told of a call's response while it comes: for calls whose request and response are streams of messages.
+///
+///     open ─► send, send … ─► finish        the request, as long as the caller likes
+///          ◄─ received … received ◄─ ended  the response, in pieces that follow no message's bounds
+public protocol StreamHandler: CallHandler {
+  /// Bytes of the response body in the order of sending, lent until this returns; never after `ended`. The call may be
+  /// cancelled from within. The `ClientCall` of `ended` has an empty body.
+  func received(_ token: UInt64, _ bytes: UnsafeRawBufferPointer)
+}
+
 /// One call on a connection, its request and its response; used again for later calls of the connection.
 ///
 /// Only the thread of its connection touches it, and the one access that calls out, to have the body written, is to a
@@ -50,6 +60,12 @@ public final class ClientCall {
   @exclusivity(unchecked) var request: [UInt8] = []
   @exclusivity(unchecked) var sent = 0
   @exclusivity(unchecked) var failure: ClientFailure?
+  /// Set for a stream: gets the response body as it comes.
+  @exclusivity(unchecked) var stream: (any StreamHandler)?
+  /// More of the request may follow what is in `request`.
+  @exclusivity(unchecked) var isRequestOpen = false
+  /// nghttp2 was told to wait until there is more of the request.
+  @exclusivity(unchecked) var isWaiting = false
 
   /// Bytes of buffers that are kept for the next call.
   private static let keptBytesMax = 64 << 10
@@ -72,5 +88,22 @@ public final class ClientCall {
     head = nil
     sent = 0
     failure = nil
+    stream = nil
+    isRequestOpen = false
+    isWaiting = false
+  }
+
+  /// Takes up to `length` bytes of the request for a DATA frame.
+  func takeRequest(into buffer: UnsafeMutablePointer<UInt8>, length: Int) -> Int {
+    let count = min(length, request.count - sent)
+    request.withUnsafeBufferPointer { bytes in
+      if count > 0 { buffer.update(from: bytes.baseAddress! + sent, count: count) }
+    }
+    sent += count
+    if isRequestOpen, sent == request.count {
+      request.removeAll(keepingCapacity: request.capacity <= Self.keptBytesMax)
+      sent = 0
+    }
+    return count
   }
 }

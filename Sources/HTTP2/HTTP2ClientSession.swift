@@ -12,6 +12,8 @@ public final class HTTP2ClientSession {
   @exclusivity(unchecked) private var open: [ClientCall] = []
   @exclusivity(unchecked) private var pool: [ClientCall] = []
   private let responseBytesMax: Int
+  /// Streams whose request has not been ended.
+  @exclusivity(unchecked) private var openRequests = 0
   /// The peer's SETTINGS have arrived: it speaks HTTP/2, and calls may be made.
   public private(set) var isUp = false
   public private(set) var isBroken = false
@@ -48,6 +50,10 @@ public final class HTTP2ClientSession {
       case NGHTTP2_GOAWAY.rawValue: HTTP2ClientSession.from(context).isLeaving = true
       case NGHTTP2_PING.rawValue where flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0:
         HTTP2ClientSession.from(context).pongs += 1
+      case NGHTTP2_HEADERS.rawValue, NGHTTP2_DATA.rawValue:
+        let session = HTTP2ClientSession.from(context)
+        guard session.openRequests > 0, flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 else { break }
+        session.answered(frame!.pointee.hd.stream_id)
       default: break
       }
       return 0
@@ -126,6 +132,23 @@ public final class HTTP2ClientSession {
     guard !isBroken, !isLeaving else { return nil }
     let call = pool.popLast() ?? ClientCall()
     body(&call.request)
+    return begin(call, head, varying, handler, token)
+  }
+
+  /// Begins a request whose body follows by `send`, and whose response is handed over as it comes. Otherwise as `call`.
+  public func open(_ head: RequestHead, handler: any StreamHandler, token: UInt64) -> Int32? {
+    guard !isBroken, !isLeaving else { return nil }
+    let call = pool.popLast() ?? ClientCall()
+    call.stream = handler
+    call.isRequestOpen = true
+    guard let id = begin(call, head, nil, handler, token) else { return nil }
+    openRequests += 1
+    return id
+  }
+
+  private func begin(
+    _ call: ClientCall, _ head: RequestHead, _ varying: String?, _ handler: any CallHandler, _ token: UInt64
+  ) -> Int32? {
     guard let id = submit(call, head, varying ?? "") else {
       recycle(call)
       return nil
@@ -139,17 +162,40 @@ public final class HTTP2ClientSession {
     return id
   }
 
+  /// Appends to the body of an open request.
+  /// - Parameter isLast: ends the body; the response goes on.
+  /// - Returns: false when nothing was taken: the stream is not open for sending (any more), or more than
+  ///   `HTTPLimits.unsentStreamBytesMax` would wait for a peer that does not read.
+  public func send(_ id: Int32, isLast: Bool = false, body: (inout [UInt8]) -> Void = { _ in }) -> Bool {
+    guard !isBroken, let call = open.first(where: { $0.id == id }), call.isRequestOpen, call.failure == nil else {
+      return false
+    }
+    let before = call.request.count
+    body(&call.request)
+    guard call.request.count - call.sent <= HTTPLimits.unsentStreamBytesMax else {
+      call.request.removeLast(call.request.count - before)
+      return false
+    }
+    if isLast { endRequest(call) }
+    if call.isWaiting {
+      call.isWaiting = false
+      nghttp2_session_resume_data(session, id)
+    }
+    return true
+  }
+
   private func submit(_ call: ClientCall, _ head: RequestHead, _ varying: String) -> Int32? {
     let context = Unmanaged.passUnretained(call).toOpaque()
     var provider = nghttp2_data_provider()
     provider.source.ptr = context
     provider.read_callback = { _, _, buffer, length, flags, source, _ in
       let call = Unmanaged<ClientCall>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
-      let count = min(length, call.request.count - call.sent)
-      call.request.withUnsafeBufferPointer { bytes in
-        if count > 0 { buffer!.update(from: bytes.baseAddress! + call.sent, count: count) }
+      let count = call.takeRequest(into: buffer!, length: length)
+      if call.isRequestOpen {
+        guard count == 0 else { return count }
+        call.isWaiting = true
+        return Int(NGHTTP2_ERR_DEFERRED.rawValue)
       }
-      call.sent += count
       if call.sent == call.request.count { flags!.pointee |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue) }
       return count
     }
@@ -167,7 +213,7 @@ public final class HTTP2ClientSession {
           (fields.baseAddress! + fixed).initialize(to: field)
           count += 1
         }
-        guard !call.request.isEmpty else {
+        guard !call.request.isEmpty || call.isRequestOpen else {
           return nghttp2_submit_request(session, nil, fields.baseAddress, count, nil, context)
         }
         return nghttp2_submit_request(session, nil, fields.baseAddress, count, &provider, context)
@@ -194,6 +240,7 @@ public final class HTTP2ClientSession {
     for call in ended {
       let handler = call.handler
       call.handler = nil
+      call.stream = nil
       handler?.ended(call.token, .failure(call.failure ?? .connectionLost))
     }
     closedCalls += ended
@@ -205,6 +252,7 @@ public final class HTTP2ClientSession {
 
   private func data(_ call: ClientCall, _ bytes: UnsafeBufferPointer<UInt8>) {
     guard call.failure == nil else { return }
+    if let stream = call.stream { return stream.received(call.token, UnsafeRawBufferPointer(bytes)) }
     guard call.body.count + bytes.count <= responseBytesMax else {
       call.failure = .responseTooLarge
       nghttp2_submit_rst_stream(
@@ -214,10 +262,24 @@ public final class HTTP2ClientSession {
     call.body.append(contentsOf: bytes)
   }
 
+  /// The response is over: a request that is still open has nobody left to read it. The stream closes without an error.
+  private func answered(_ id: Int32) {
+    guard let call = Self.call(session, id), call.isRequestOpen else { return }
+    endRequest(call)
+    nghttp2_submit_rst_stream(
+      session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, UInt32(NGHTTP2_NO_ERROR.rawValue))
+  }
+  private func endRequest(_ call: ClientCall) {
+    guard call.isRequestOpen else { return }
+    call.isRequestOpen = false
+    openRequests -= 1
+  }
+
   private func closed(_ call: ClientCall, _ code: UInt32) {
     // A stream that had not been sent when the session closed gives its call's address once more.
     guard let handler = call.handler else { return }
     nghttp2_session_set_stream_user_data(session, call.id, nil)
+    endRequest(call)
     let last = open.removeLast()
     if last !== call {
       open[call.openIndex] = last

@@ -11,6 +11,8 @@ public struct HTTPLimits: Sendable {
   public var streamResets: (burst: UInt64, perSecond: UInt64)?
   /// While more than this is unsent, nothing is read: a peer that never reads must not make us grow.
   public static let unsentBytesToPause = 64 << 10
+  /// What may wait to be sent on a request that is a stream; its caller is told when a peer reads too slowly.
+  public static let unsentStreamBytesMax = 4 << 20
   /// Receive windows: a body of the common size needs no round trip, and a connection's worth stays bounded.
   public static let streamWindow: UInt32 = 256 << 10
   public static let connectionWindow: Int32 = 1 << 20

@@ -119,6 +119,26 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     return CallID(connection: connection, stream: stream)
   }
 
+  /// Begins a request whose body follows by `send`, and whose response is handed over as it comes; `handler` is told
+  /// how it ended exactly once, later.
+  /// - Returns: nil when there is no connection: then nothing will be told.
+  public func open(_ head: RequestHead, handler: any StreamHandler, token: UInt64 = 0) -> CallID? {
+    guard isUp, let session, let stream = session.open(head, handler: handler, token: token) else { return nil }
+    flushLater()
+    return CallID(connection: connection, stream: stream)
+  }
+
+  /// Appends to the body of an open request; goes out at the end of the turn.
+  /// - Parameter isLast: ends the body; the response goes on.
+  /// - Returns: false when nothing was taken: the stream has ended, or too much waits for a peer that does not read.
+  public func send(_ call: CallID, isLast: Bool = false, body: (inout [UInt8]) -> Void = { _ in }) -> Bool {
+    guard call.connection == connection, let session, session.send(call.stream, isLast: isLast, body: body) else {
+      return false
+    }
+    flushLater()
+    return true
+  }
+
   /// The same for callers that want a closure and a response to keep, and make few calls.
   public func call(
     method: StaticString = "POST", path: StaticString, headers: [(StaticString, String)], body: [UInt8],

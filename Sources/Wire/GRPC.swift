@@ -118,6 +118,23 @@ public enum GRPC {
     }
   }
 
+  /// What was percent-encoded, for people; what is not a whole escape stays as it is.
+  public static func decodeMessage(_ text: String) -> String {
+    var bytes: [UInt8] = []
+    var rest = Array(text.utf8)[...]
+    while let byte = rest.popFirst() {
+      if byte == UInt8(ascii: "%"), rest.count >= 2,
+        let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+      {
+        bytes.append(value)
+        rest = rest.dropFirst(2)
+      } else {
+        bytes.append(byte)
+      }
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+
   /// `grpc-message` is percent-encoded: all but printable ASCII, and the percent sign.
   public static func encodeMessage(_ text: String) -> String {
     var out = ""

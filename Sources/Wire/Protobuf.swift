@@ -48,6 +48,11 @@ public struct ProtoWriter: Sendable {
     key(field, 0)
     varint(value)
   }
+  /// A member of a oneof: which one it is must be seen, so that zero is written too.
+  public mutating func member(_ field: UInt32, _ value: UInt64) {
+    key(field, 0)
+    varint(value)
+  }
   public mutating func bool(_ field: UInt32, _ value: Bool) { uint(field, value ? 1 : 0) }
   public mutating func string(_ field: UInt32, _ value: String) {
     guard !value.isEmpty else { return }
@@ -63,6 +68,10 @@ public struct ProtoWriter: Sendable {
     key(field, 2)
     varint(UInt64(value.count))
     bytes.append(contentsOf: value)
+  }
+  /// Nothing is proto3's default and is not written.
+  public mutating func data(_ field: UInt32, _ value: [UInt8]) {
+    if !value.isEmpty { value.withUnsafeBytes { raw(field, $0) } }
   }
   public mutating func fixed32(_ field: UInt32, _ value: UInt32) {
     key(field, 5)

@@ -36,6 +36,8 @@ struct ImportRule {
     Target(folder: "Sources/HTTP2", kind: .sansIO, imports: ["CNGHTTP2"]),
     Target(folder: "Sources/Transport", kind: .edge, imports: ["CLinux", "RankingCore", "HTTP2"]),
     Target(
+      folder: "Sources/Agreement", kind: .edge, imports: ["CLinux", "RankingCore", "Wire", "HTTP2", "Transport"]),
+    Target(
       folder: "Sources/Servers", kind: .edge,
       imports: [
         "CLinux", "RankingCore", "Wire", "Membership", "Routing", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport",

@@ -1,0 +1,95 @@
+import Foundation
+import Glibc
+import Synchronization
+
+// A relay before etcd that can be told what to do to the bytes: a lost reply and a partition, exactly when the test
+// wants them.
+//
+//     store ──► proxy ──► etcd        pass | loseReplies: etcd hears us, we hear nothing | silent: nobody hears anybody
+
+final class CutProxy: @unchecked Sendable {
+  enum Mode: Sendable { case pass, loseReplies, silent }
+  private let listener: Int32
+  let port: UInt16
+  private let target: UInt16
+  private let mode = Mutex(Mode.pass)
+  /// Raised to end every connection.
+  private let era = Atomic<Int>(0)
+  private let isOver = Atomic<Bool>(false)
+
+  init(to target: UInt16) {
+    self.target = target
+    listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let listener = listener
+    withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        _ = bind(listener, $0, length)
+        _ = listen(listener, 16)
+        _ = getsockname(listener, $0, &length)
+      }
+    }
+    port = UInt16(bigEndian: address.sin_port)
+    Thread { [self] in accept() }.start()
+  }
+
+  func set(_ mode: Mode) { self.mode.withLock { $0 = mode } }
+  /// Ends every connection; new ones are taken.
+  func cut() { era.wrappingAdd(1, ordering: .relaxed) }
+  /// Ends everything: from now on a connection is refused.
+  func close() {
+    isOver.store(true, ordering: .relaxed)
+    cut()
+    shutdown(listener, Int32(SHUT_RDWR))
+  }
+
+  private func accept() {
+    while !isOver.load(ordering: .relaxed) {
+      let client = Glibc.accept(listener, nil, nil)
+      guard client >= 0 else { break }
+      Thread { [self] in relay(client) }.start()
+    }
+    Glibc.close(listener)
+  }
+
+  private func relay(_ client: Int32) {
+    let mine = era.load(ordering: .relaxed)
+    let server = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    defer {
+      Glibc.close(client)
+      Glibc.close(server)
+    }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = target.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    let isConnected = withUnsafePointer(to: address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(server, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+      }
+    }
+    guard isConnected else { return }
+    var buffer = [UInt8](repeating: 0, count: 64 << 10)
+    while era.load(ordering: .relaxed) == mine {
+      var ready = [
+        pollfd(fd: client, events: Int16(POLLIN), revents: 0), pollfd(fd: server, events: Int16(POLLIN), revents: 0),
+      ]
+      _ = poll(&ready, 2, 5)
+      for (index, (from, to)) in [(client, server), (server, client)].enumerated() where ready[index].revents != 0 {
+        let count = recv(from, &buffer, buffer.count, 0)
+        guard count > 0 else { return }
+        let mode = mode.withLock { $0 }
+        if mode == .silent || (mode == .loseReplies && index == 1) { continue }
+        var sent = 0
+        while sent < count {
+          let written = buffer[sent..<count].withUnsafeBytes { send(to, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+          guard written > 0 else { return }
+          sent += written
+        }
+      }
+    }
+  }
+}
