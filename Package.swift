@@ -24,6 +24,7 @@ let package = Package(
     .target(name: "Wire", dependencies: ["RankingCore"], exclude: ["Proto"], swiftSettings: settings),
     .target(name: "Membership", dependencies: ["RankingCore"], swiftSettings: settings),
     .target(name: "Routing", dependencies: ["RankingCore", "Membership"], swiftSettings: settings),
+    .target(name: "Rollout", dependencies: ["RankingCore", "Wire", "Membership"], swiftSettings: settings),
     .target(name: "Nodes", dependencies: ["RankingCore", "Membership", "Routing"], swiftSettings: settings),
 
     .target(
@@ -60,6 +61,8 @@ let package = Package(
     .testTarget(name: "HouseTests", swiftSettings: settings),
     .testTarget(name: "RankingCoreTests", dependencies: ["RankingCore"], swiftSettings: settings),
     .testTarget(name: "WireTests", dependencies: ["RankingCore", "Wire"], swiftSettings: settings),
+    .testTarget(
+      name: "RolloutTests", dependencies: ["RankingCore", "Wire", "Membership", "Rollout"], swiftSettings: settings),
     .testTarget(
       name: "NodesTests", dependencies: ["RankingCore", "Membership", "Routing", "Nodes"], swiftSettings: settings),
     .testTarget(

@@ -32,9 +32,13 @@ public struct PlacedRelease: Sendable, Equatable {
   public var id: ModelVersion
   /// Memory that each shard takes; its count is S.
   public var bytesPerShard: [UInt64]
-  public init(id: ModelVersion, bytesPerShard: [UInt64]) {
+  /// Per shard the names of the members that should hold it, best first, where that is decided elsewhere (a rollout
+  /// without memory for both versions); an empty list says: nobody, let go of it. `nil` = by hashing.
+  public var holders: [[String]]?
+  public init(id: ModelVersion, bytesPerShard: [UInt64], holders: [[String]]? = nil) {
     self.id = id
     self.bytesPerShard = bytesPerShard
+    self.holders = holders
   }
 }
 
@@ -56,6 +60,13 @@ public enum Placement {
       let model = StableHash.xxh64(release.id.model)
       return release.bytesPerShard.indices.map { shard in
         let bytes = release.bytesPerShard[shard]
+        if let holders = release.holders {
+          let chosen = (shard < holders.count ? holders[shard] : []).compactMap { name in
+            members.firstIndex { $0.name == name }
+          }
+          for index in chosen where room[index] != .max { room[index] -= min(room[index], bytes) }
+          return chosen
+        }
         let key = StableHash.mix(model &+ UInt64(shard))
         let draws = members.indices.map { draw(hashes[$0], tickets[$0], key) }
         var chosen: [Int] = []

@@ -7,6 +7,7 @@ import RankingCore
 //     held, not wanted   → Unload  only when every worker that should hold the shard has it ready: coverage never dips
 //     worker gone        → its shards are wanted elsewhere (placement leaves it out)
 //     worker draining    → the same, while it still serves
+//     wanted by nobody   → Unload  (a version that is retired: its release names no holders)
 //
 // Only one coordinator drives. Its orders carry (epoch, revision); workers refuse older ones, so that a driver that was
 // replaced and does not know it yet does no harm.
@@ -90,9 +91,11 @@ public struct PlacementDriver: Sendable {
           loadsOrdered += 1
           note(member.id, release, shard, isLoad: true, now)
         }
+        // Nobody left to hold it is a misfortune; nobody named to hold it is an order.
+        let isUnwanted = release.holders.map { shard < $0.count && $0[shard].isEmpty } ?? false
         let settled =
-          !wanted.isEmpty
-          && wanted.allSatisfy { $0.isUsable && state($0, release.id, ShardID(shard)) == .ready }
+          isUnwanted
+          || !wanted.isEmpty && wanted.allSatisfy { $0.isUsable && state($0, release.id, ShardID(shard)) == .ready }
         guard settled else { continue }
         for member in members
         where member.isUsable && !member.isDraining && !wanted.contains(where: { $0.id == member.id })

@@ -6,6 +6,10 @@ import RankingCore
 public struct JSONError: Error, Sendable, Equatable {
   public var offset: Int
   public var reason: String
+  public init(offset: Int, reason: String) {
+    self.offset = offset
+    self.reason = reason
+  }
 }
 
 public struct JSONReader {

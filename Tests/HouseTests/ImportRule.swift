@@ -25,7 +25,7 @@ struct ImportRule {
     Target(folder: "Sources/Wire", kind: .pure, imports: ["RankingCore"]),
     Target(folder: "Sources/Membership", kind: .pure, imports: ["RankingCore"]),
     Target(folder: "Sources/Routing", kind: .pure, imports: ["RankingCore", "Membership"]),
-    Target(folder: "Sources/Rollout", kind: .pure, imports: ["RankingCore", "Membership", "Routing"]),
+    Target(folder: "Sources/Rollout", kind: .pure, imports: ["RankingCore", "Wire", "Membership"]),
     Target(folder: "Sources/Nodes", kind: .pure, imports: ["RankingCore", "Membership", "Routing", "Rollout"]),
     Target(folder: "Sources/Scoring", kind: .compute, imports: ["CScoring", "RankingCore"]),
     Target(

@@ -182,6 +182,25 @@ struct DriverScript {
     #expect(script.driver.term == DriverTerm(epoch: 9, revision: 1))
   }
 
+  @Test func namedHoldersGoBeforeHashing() {
+    var script = DriverScript(["w1", "w2", "w3"], shards: 2)
+    script.release.holders = [["w3"], ["w1", "w2"]]
+    #expect(script.tick() == ["load w3 0 @9.1", "load w1 1 @9.2", "load w2 1 @9.3"])
+    var known = DriverScript(["w1", "w2", "w3"], shards: 2)
+    known.release.holders = [["w3"], ["w9"]]
+    for worker in 0..<3 { known.set(worker, ready: [0, 1]) }
+    // Shard 1 is to be held by somebody who is not there: nobody lets go of it.
+    #expect(known.tick() == ["unload w1 0 @9.1", "unload w2 0 @9.2"])
+  }
+
+  @Test func whatNamesNoHoldersIsUnloadedEverywhere() {
+    var script = DriverScript(["w1", "w2"], shards: 2)
+    for worker in 0..<2 { script.set(worker, ready: [0, 1]) }
+    script.release.holders = [[], []]
+    #expect(script.tick() == ["unload w1 0 1 @9.1", "unload w2 0 1 @9.2"])
+    #expect(script.tick() == [])
+  }
+
   @Test func itLooksEverySecond() {
     var script = DriverScript(["w1"], shards: 1)
     _ = script.tick()
