@@ -1,7 +1,7 @@
 import RankingCore
 
-// What one driver has seen of the stages since it drives. Only this knows times: a driver that takes over begins with an
-// empty memory, sees every stage as just begun, and waits and counts anew.
+// What one driver has seen of the stages since it drives. Only this knows times: a driver that takes over begins with
+// an empty memory, sees every stage as just begun, and waits and counts anew.
 //
 //     counts of the process   0 ────────────────────────────────────────────────────────► now
 //     the stage's window              ├ start ────────────────────────────────────────────┤
