@@ -74,7 +74,7 @@ struct StageWatch: Sendable {
   private(set) var metrics: [MetricWatch]
   private(set) var latest: Sums
   private var start: Sums
-  private var marks: [(at: Instant, sums: Sums)] = []
+  private(set) var marks: [(at: Instant, sums: Sums)] = []
   /// The old version in an earlier stage: for the last step, which leaves it no requests.
   private(set) var reference: TrafficCounts?
   private var progress = -1

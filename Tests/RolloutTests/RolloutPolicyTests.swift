@@ -181,14 +181,31 @@ import Testing
       world.document["home"]?.rollout?.cause == "guard queue_depth: 101.0 for 5 s, at most 100.0 (10.0 at the start)")
   }
 
-  @Test func aMetricThatIsNotThereHoldsTheRollout() {
+  @Test func theRecentWindowIsMovedOnInSteps() {
+    var world = World.serving()
+    world.say(Self.v42)
+    while world.document["home"]?.rollout?.label != "canary 1 %" { world.tick() }
+    for _ in 0..<100 {
+      world.tick()
+      let marks = world.memory.watch("home")?.marks ?? []
+      #expect(marks.count <= 5)
+      guard let first = marks.first, world.now - (world.memory.watch("home")?.since ?? world.now) > .seconds(40) else {
+        continue
+      }
+      #expect(world.now - first.at >= .seconds(30) && world.now - first.at <= .seconds(41))
+    }
+  }
+
+  @Test(arguments: [(1000, "600"), (0, "1800")])
+  func aMetricThatIsNotThereHoldsTheRollout(shadowShare: Int, seconds: String) {
     var settings = RolloutSettings()
+    settings.shadowShare = shadowShare
     settings.metrics = [MetricGuard("que_depth", max: 100)]
     var world = World.serving()
     world.say(.start(model: "home", version: "v42", settings: settings))
     let ended = world.run()
     #expect(ended)
-    #expect(world.document["home"]?.last?.why == "no such metric for 600 s: que_depth")
+    #expect(world.document["home"]?.last?.why == "no such metric for \(seconds) s: que_depth")
   }
 
   @Test func aShardWithoutReplicaForAMinuteTurnsItBack() {
@@ -213,6 +230,8 @@ import Testing
     world.forgetCounts()
     world.tick(10)
     #expect(world.document["home"]?.rollout?.label == "canary 10 %", "400 requests have not been seen since")
+    world.tick(20)
+    #expect(world.document["home"]?.rollout?.label == "canary 50 %", "now they have")
     let ended = world.run()
     #expect(ended)
     #expect(world.document["home"]?.last?.outcome == .done)
