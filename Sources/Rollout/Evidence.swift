@@ -1,8 +1,8 @@
 import RankingCore
 
-// How sure a guard is. Not a normal approximation: failures are rare, samples small, and looks many, which is where those
-// cry wolf. The bound is Chernoff's, which holds for every sample size (Hoeffding 1963, theorem 1, for any values
-// between 0 and 1, so for shares of items as well as for yes and no):
+// How sure a guard is. Not a normal approximation: failures are rare, samples small, and looks many, which is where
+// those cry wolf. The bound is Chernoff's, which holds for every sample size (Hoeffding 1963, theorem 1, for any
+// values between 0 and 1, so for shares of items as well as for yes and no):
 //
 //     P(mean of n values ≥ p̂) ≤ exp(−n·KL(p̂ ‖ p))  for  p̂ > p        KL(a ‖ b) = a·ln(a/b) + (1−a)·ln((1−a)/(1−b))
 //
@@ -11,8 +11,8 @@ import RankingCore
 //
 //     evidence = min over q of  n_old·KL(p̂_old ‖ q) + n_new·KL(p̂_new ‖ L(q))       (each only on its own side)
 //
-// If the new version is within the limit, both terms at the true q have a tail below e^−x each, so that their sum exceeds
-// e with a chance below (1 + e)·exp(−e): 2 in a million at e = 16, for one look.
+// If the new version is within the limit, both terms at the true q have a tail below e^−x each, so that their sum
+// exceeds e with a chance below (1 + e)·exp(−e): 2 in a million at e = 16, for one look.
 //
 //     an example: 12 of 240 requests failed, of the old version's 2400 none; limit max(0.5 %, 1.5 · q)
 //       q = 0      0          + 240 · KL(5 % ‖ 0.5 %)  = 17.1      ◄ the least: beyond 16, it trips

@@ -1,7 +1,8 @@
 import RankingCore
 
-// Figures that a sound version keeps within limits. Each is compared with the old version over the same time; a guard has
-// tripped when the figure is beyond its limit, its sample is large enough, and chance does not explain it (`Evidence`).
+// Figures that a sound version keeps within limits. Each is compared with the old version over the same time; a guard
+// has tripped when the figure is beyond its limit, its sample is large enough, and chance does not explain it
+// (`Evidence`).
 //
 //     error_rate      failed requests                        share     coverage   items not spoken for      share
 //     latency_p99     requests slower than the old p99 allows: at most 1 % of them may be (a count, not a quantile)
@@ -113,7 +114,8 @@ struct Comparison {
       "\(Figure.percent(share)) of \(new.count) \(what) against \(against), limit \(Figure.percent(bound))")
   }
 
-  /// The new p99 is beyond a bound exactly when more than 1 % of its requests are slower than that; so they are counted.
+  /// The new p99 is beyond a bound exactly when more than 1 % of its requests are slower than that; so they are
+  /// counted.
   private func latency(_ limit: GuardLimit) -> GuardFigure? {
     guard limit.isOn, let oldBucket = old.latency.quantileBucket(0.99) else { return nil }
     let oldP99 = LatencyCounts.upperEnd(oldBucket).milliseconds

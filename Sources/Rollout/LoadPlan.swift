@@ -1,9 +1,9 @@
 import Membership
 import RankingCore
 
-// Who should hold what: from the document and the workers' room to the releases that `PlacementDriver` places, in the order
-// in which they get room. A function of (document, observed): asked again after any change, it says the same or something
-// nearer to the end.
+// Who should hold what: from the document and the workers' room to the releases that `PlacementDriver` places, in the
+// order in which they get room. A function of (document, observed): asked again after any change, it says the same or
+// something nearer to the end.
 //
 //     serving versions      by hashing, so many replicas as always           first: nothing takes their room
 //     pinned versions       by hashing
@@ -17,10 +17,10 @@ import RankingCore
 //     v41    s0 s1    s0 s2    s1 s2      v41 kept     s0       s2       s1
 //            (full)   (full)   (full)     v42 taken    s0       s1       s2
 //
-// Each shard keeps one ready replica of v41, chosen so that what is kept spreads over the workers; the others are unloaded
-// (by the driver, and only while the kept one is ready), and v42 goes where that left room. What v42 has already is where
-// it stays. From then on a worker's death leaves shards of both versions without a replica until they are placed anew:
-// the price of half the memory.
+// Each shard keeps one ready replica of v41, chosen so that what is kept spreads over the workers; the others are
+// unloaded (by the driver, and only while the kept one is ready), and v42 goes where that left room. What v42 has
+// already is where it stays. From then on a worker's death leaves shards of both versions without a replica until they
+// are placed anew: the price of half the memory.
 
 public enum LoadPlan {
   /// The releases in the order in which they get room, for `PlacementDriver.tick`.

@@ -285,8 +285,8 @@ public struct ShadowCounts: Sendable, Equatable {
   }
 }
 
-/// Latencies in buckets of at most an eighth of their value, from 16 µs to a minute, so that two versions can be compared
-/// above any of them.
+/// Latencies in buckets of at most an eighth of their value, from 16 µs to a minute, so that two versions can be
+/// compared above any of them.
 ///
 ///     units of 16.384 µs   0 … 15 : one bucket each;   16 … 31 : buckets of 2;   32 … 63 : of 4; …
 public struct LatencyCounts: Sendable, Equatable {
@@ -342,5 +342,5 @@ public struct LatencyCounts: Sendable, Equatable {
     for index in counts.indices { counts[index] = whole(counts[index], b.counts[index]) }
     count = whole(count, b.count)
   }
-  func isBehind(_ earlier: LatencyCounts) -> Bool { zip(counts, earlier.counts).contains { $0 < $1 } }
+  func isBehind(_ earlier: LatencyCounts) -> Bool { count < earlier.count }
 }

@@ -1,6 +1,7 @@
 import RankingCore
 
-// What people may say. Each is a pure function of the document: the change, or a refusal that says why and what would do.
+// What people may say. Each is a pure function of the document: the change, or a refusal that says why and what would
+// do.
 
 public enum RolloutCommand: Sendable, Equatable {
   public enum Promotion: String, Sendable, CaseIterable {

@@ -4,7 +4,7 @@ import Wire
 // Document, history and settings as JSON. Hostile bytes never trap and never cost more than their own length:
 // unknown fields, wrong types and values out of range are refused by the name of the field.
 //
-//     {"next_sequence":2,"models":[{"model":"home","serving":"v41","pinned":[],"rollout":null,"failed":[],"last":null}]}
+//     {"next_sequence":2,"models":[{"model":"home","serving":"v41","pinned":[],"rollout":null, …}]}
 
 /// What all three visitors hold a value to.
 enum FieldRule {

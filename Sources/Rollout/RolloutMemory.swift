@@ -1,7 +1,7 @@
 import RankingCore
 
-// What one driver has seen of the stages since it drives. Only this knows times: a driver that takes over begins with an
-// empty memory, sees every stage as just begun, and waits and counts anew.
+// What one driver has seen of the stages since it drives. Only this knows times: a driver that takes over begins with
+// an empty memory, sees every stage as just begun, and waits and counts anew.
 //
 //     counts of the process   0 ────────────────────────────────────────────────────────► now
 //     the stage's window              ├ start ────────────────────────────────────────────┤
@@ -74,7 +74,7 @@ struct StageWatch: Sendable {
   private(set) var metrics: [MetricWatch]
   private(set) var latest: Sums
   private var start: Sums
-  private var marks: [(at: Instant, sums: Sums)] = []
+  private(set) var marks: [(at: Instant, sums: Sums)] = []
   /// The old version in an earlier stage: for the last step, which leaves it no requests.
   private(set) var reference: TrafficCounts?
   private var progress = -1

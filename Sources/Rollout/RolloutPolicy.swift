@@ -15,7 +15,8 @@ public enum RolloutPolicy {
   /// Workers on which a shard must have failed before the bundle is held for broken rather than the worker.
   static let brokenWorkers = 2
 
-  /// What is to be changed now, or nothing. When it has been stored, ask again at once: another model may have its turn.
+  /// What is to be changed now, or nothing. When it has been stored, ask again at once: another model may have its
+  /// turn.
   ///
   /// - Parameter atMilliseconds: wall clock, for the history alone.
   public static func step(
@@ -25,7 +26,8 @@ public enum RolloutPolicy {
     for state in document.models {
       guard let rollout = state.rollout, let watch = memory.watch(state.model) else { continue }
       let look = Look(
-        document: document, state: state, rollout: rollout, observed: observed, watch: watch, now: now)
+        document: document, state: state, rollout: rollout, observed: observed, watch: watch, window: watch.window,
+        now: now)
       if let change = look.change { return look.decision(change, atMilliseconds: atMilliseconds) }
     }
     return nil
@@ -47,8 +49,8 @@ extension StageWatch {
     let settings = rollout.settings
     switch rollout.stage {
     case .shadow:
-      // Compared with all that the old version answered meanwhile, of which the shadowed requests are a fair sample: the
-      // larger the sample, the sooner a guard is sure.
+      // Compared with all that the old version answered meanwhile, of which the shadowed requests are a fair sample:
+      // the larger the sample, the sooner a guard is sure.
       return Comparison(
         new: window.shadow.new, old: window.old, shadow: window.shadow, limits: settings.guards,
         evidence: settings.evidence
@@ -73,6 +75,8 @@ private struct Look {
   let rollout: ActiveRollout
   let observed: Observed
   let watch: StageWatch
+  /// What was counted since the driver saw the stage.
+  let window: StageWatch.Sums
   let now: Instant
 
   enum Change {
@@ -142,7 +146,7 @@ private struct Look {
       return "guard \(limit.name): \(value) for \(Figure.seconds(now - beyond)), "
         + "\(bounds.compactMap(\.self).joined(separator: " and ")) (\(start) at the start)"
     }
-    if let figure = watch.figures(rollout, watch.window).first(where: \.isTripped) {
+    if let figure = watch.figures(rollout, window).first(where: \.isTripped) {
       return "guard \(figure.name): \(figure.text), over \(Figure.seconds(now - watch.since)) of \(rollout.label)"
     }
     if let recent = watch.recent, let figure = watch.figures(rollout, recent).first(where: \.isTripped) {
@@ -191,15 +195,15 @@ private struct Look {
       return settings.shadowShare > 0
         ? .on(.shadow, step: 0, why: why) : .on(.canary, step: 0, why: why + "; nothing is to be shadowed")
     case .shadow:
-      let pairs = watch.window.shadow.compared
+      let pairs = window.shadow.compared
       guard isComplete, isTimeUp, pairs >= rollout.limits.minSample, unseenMetrics.isEmpty else { return nil }
-      let shadow = watch.window.shadow
+      let shadow = window.shadow
       let overlap = Figure.fixed(shadow.overlapSum / Double(max(1, pairs)), 3)
       return .on(.canary, step: 0, why: "\(pairs) pairs in \(elapsed), mean overlap \(overlap)")
     case .canary:
-      let requests = watch.window.new.requests
+      let requests = window.new.requests
       guard isComplete, isTimeUp, requests >= rollout.limits.minSample, unseenMetrics.isEmpty else { return nil }
-      let why = "\(requests) requests in \(elapsed), \(watch.window.new.errors) failed"
+      let why = "\(requests) requests in \(elapsed), \(window.new.errors) failed"
       return rollout.step + 1 < settings.canarySteps.count
         ? .on(.canary, step: rollout.step + 1, why: why) : .on(.retire, step: rollout.step, why: why)
     case .retire, .rollingBack: return nil
@@ -238,7 +242,7 @@ private struct Look {
     case .shadow, .canary:
       if !unseenMetrics.isEmpty { return "no such metric for \(time): \(Figure.listed(unseenMetrics))" }
       if !isComplete { return "not complete after \(time): \(Figure.listed(missing(atLeast: 1)))" }
-      let seen = rollout.stage == .shadow ? watch.window.shadow.compared : watch.window.new.requests
+      let seen = rollout.stage == .shadow ? window.shadow.compared : window.new.requests
       return "only \(seen) of \(rollout.limits.minSample) \(rollout.stage == .shadow ? "pairs" : "requests") in \(time)"
     case .retire, .rollingBack: return ""
     }

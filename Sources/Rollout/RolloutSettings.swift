@@ -1,5 +1,5 @@
-// What a rollout is held to. Every number can be set per rollout (the `settings` of `start`); the numbers a rollout began
-// with stand in the document, so that another release's defaults do not change it half-way.
+// What a rollout is held to. Every number can be set per rollout (the `settings` of `start`); the numbers a rollout
+// began with stand in the document, so that another release's defaults do not change it half-way.
 
 /// When a stage may end, and when it has taken too long.
 public struct StageLimits: Sendable, Equatable {
@@ -16,7 +16,8 @@ public struct StageLimits: Sendable, Equatable {
   }
 }
 
-/// When one guard trips: beyond the absolute *and* the relative limit, by more than chance explains, on enough requests.
+/// When one guard trips: beyond the absolute *and* the relative limit, by more than chance explains, on enough
+/// requests.
 public struct GuardLimit: Sendable, Equatable {
   public var isOn: Bool
   /// In the guard's own unit; see `GuardLimits`.
@@ -80,7 +81,8 @@ public struct MetricGuard: Sendable, Equatable {
 }
 
 public struct RolloutSettings: Sendable, Equatable {
-  /// 60 s without one more ready replica: a slice of a gigabyte takes a few seconds, a lost worker is replaced after 30.
+  /// 60 s without one more ready replica: a slice of a gigabyte takes a few seconds, a lost worker is replaced after
+  /// 30.
   public var load = StageLimits(deadline: .seconds(60))
   /// Golden queries are some dozens.
   public var verify = StageLimits(deadline: .seconds(60))
@@ -90,8 +92,8 @@ public struct RolloutSettings: Sendable, Equatable {
   public var shadow = StageLimits(minTime: .seconds(30), minSample: 400, deadline: .seconds(600))
   /// Per step. 400 requests show 5 % errors before the share is widened; half an hour without them asks for a person.
   public var canary = StageLimits(minTime: .seconds(60), minSample: 400, deadline: .seconds(1800))
-  /// 5 s before anything is unloaded: coordinators that have not heard of it yet do so. After the deadline what is left
-  /// on workers is placement's.
+  /// 5 s before anything is unloaded: coordinators that have not heard of it yet do so. After the deadline what is
+  /// left on workers is placement's.
   public var retire = StageLimits(minTime: .seconds(5), deadline: .seconds(120))
   /// Traffic leaves at once; 2 s before anything is unloaded, for the same reason.
   public var rollingBack = StageLimits(minTime: .seconds(2), deadline: .seconds(120))
@@ -104,9 +106,9 @@ public struct RolloutSettings: Sendable, Equatable {
 
   public var guards = GuardLimits()
   public var metrics: [MetricGuard] = []
-  /// How unlikely a finding must be before a guard trips: the chance that one look at a sound version trips one guard is
-  /// below (1 + e)·exp(−e), 2 in a million at 16. A rollout of ten minutes takes some 10 000 looks (ticks × guards × two
-  /// windows), most of them at the same requests.
+  /// How unlikely a finding must be before a guard trips: the chance that one look at a sound version trips one guard
+  /// is below (1 + e)·exp(−e), 2 in a million at 16. A rollout of six minutes takes some 6000 looks (ticks × guards ×
+  /// two windows), most of them at the same requests: of 2000 sound versions none was turned back (`FalseAlarmTests`).
   public var evidence = 16.0
   /// Besides the whole stage, guards look at what happened this recently, so that a long healthy time does not hide a
   /// fault that begins late.

@@ -1,8 +1,9 @@
 // Rollout: from one version of a model to the next under live traffic, or back, and never both in one answer.
 //
-// What is wanted stands in one agreed document; what is there is observed; the policy compares the two and proposes the
-// next document with one line of history, or nothing. It keeps no promises of its own: any coordinator may run it, at any
-// time, after any crash, and what it wants is only true once the store has taken it (compare-and-swap on the revision).
+// What is wanted stands in one agreed document; what is there is observed; the policy compares the two and proposes
+// the next document with one line of history, or nothing. It keeps no promises of its own: any coordinator may run it,
+// at any time, after any crash, and what it wants is only true once the store has taken it (compare-and-swap on the
+// revision).
 //
 //     people ──RolloutCommand──►┌──────────────────┐
 //                               │ RolloutDocument  │◄─────┐ compare-and-swap: document and

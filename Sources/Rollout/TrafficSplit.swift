@@ -1,7 +1,7 @@
 import RankingCore
 
-// Which version a request gets: a pure function of who asks. Made once per document and model; choosing reads a few words
-// and hashes the key's bytes where they lie, without allocating.
+// Which version a request gets: a pure function of who asks. Made once per document and model; choosing reads a few
+// words and hashes the key's bytes where they lie, without allocating.
 //
 //     key    the user, else the session, else the request's id
 //     hash   xxHash64(key, seed: xxHash64(rollout's id))          salted, so that it is not the same 1 % every day

@@ -107,8 +107,8 @@ import Testing
     let slow = Self.counts(100) { $0.latency = .milliseconds(54) }
     #expect(
       tripped(slow, Self.counts(10_000)) == [
-        "latency_p99: p99 54.5 ms against 4.2 ms; 100 of 100 requests slower than 9.2 ms against 0 of 10000, limit 1 %; "
-          + "evidence 460.5 of 16.0"
+        "latency_p99: p99 54.5 ms against 4.2 ms; 100 of 100 requests slower than 9.2 ms against 0 of 10000, limit "
+          + "1 %; evidence 460.5 of 16.0"
       ])
     #expect(tripped(Self.counts(100) { $0.latency = .milliseconds(8) }, Self.counts(10_000)) == [], "4 ms more")
     let old = Self.counts(10_000) { $0.latency = .milliseconds(100) }

@@ -105,9 +105,9 @@ import Testing
     #expect(
       Self.fit(world)
         == .tooBig(
-          "2 replicas of home/v42 take 62 B, 3 workers have 10 B free beside what must stay; and with one replica of each "
-            + "shard of home/v41 kept (30 B) one replica of each of its 3 shards (31 B, the largest 11 B) does not fit "
-            + "either: w1 has 20 B in all, w2 has 20 B in all, w3 has 20 B in all"))
+          "2 replicas of home/v42 take 62 B, 3 workers have 10 B free beside what must stay; and with one replica of "
+            + "each shard of home/v41 kept (30 B) one replica of each of its 3 shards (31 B, the largest 11 B) does "
+            + "not fit either: w1 has 20 B in all, w2 has 20 B in all, w3 has 20 B in all"))
   }
 
   @Test func unknownSizesDecideNothing() {

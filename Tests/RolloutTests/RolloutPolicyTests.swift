@@ -118,8 +118,10 @@ import Testing
     let refusal = world.say(.pause(model: "home"))
     #expect(refusal == nil)
     let entries = world.history.count
+    world.requestsPerSecond = 10
     world.tick(4000)
     #expect(world.history.count == entries, "past minimum time and deadline")
+    world.requestsPerSecond = 200
     world["home/v42"].slower = .milliseconds(50)
     world.tick(120)
     #expect(world.document["home"]?.last?.why.contains("guard latency_p99") == true)
@@ -179,14 +181,31 @@ import Testing
       world.document["home"]?.rollout?.cause == "guard queue_depth: 101.0 for 5 s, at most 100.0 (10.0 at the start)")
   }
 
-  @Test func aMetricThatIsNotThereHoldsTheRollout() {
+  @Test func theRecentWindowIsMovedOnInSteps() {
+    var world = World.serving()
+    world.say(Self.v42)
+    while world.document["home"]?.rollout?.label != "canary 1 %" { world.tick() }
+    for _ in 0..<100 {
+      world.tick()
+      let marks = world.memory.watch("home")?.marks ?? []
+      #expect(marks.count <= 5)
+      guard let first = marks.first, world.now - (world.memory.watch("home")?.since ?? world.now) > .seconds(40) else {
+        continue
+      }
+      #expect(world.now - first.at >= .seconds(30) && world.now - first.at <= .seconds(41))
+    }
+  }
+
+  @Test(arguments: [(1000, "600"), (0, "1800")])
+  func aMetricThatIsNotThereHoldsTheRollout(shadowShare: Int, seconds: String) {
     var settings = RolloutSettings()
+    settings.shadowShare = shadowShare
     settings.metrics = [MetricGuard("que_depth", max: 100)]
     var world = World.serving()
     world.say(.start(model: "home", version: "v42", settings: settings))
     let ended = world.run()
     #expect(ended)
-    #expect(world.document["home"]?.last?.why == "no such metric for 600 s: que_depth")
+    #expect(world.document["home"]?.last?.why == "no such metric for \(seconds) s: que_depth")
   }
 
   @Test func aShardWithoutReplicaForAMinuteTurnsItBack() {
@@ -200,6 +219,52 @@ import Testing
     world.tick(1)
     #expect(
       world.document["home"]?.rollout?.cause == "home/v42 has had no ready replica of shard 1 for 60 s")
+  }
+
+  @Test func countsThatShrinkBeginAnew() {
+    var world = World.serving()
+    world.say(Self.v42)
+    while world.document["home"]?.rollout?.label != "canary 10 %" { world.tick() }
+    world.tick(59)
+    // Another coordinator, whose counts were in the sum, has begun anew.
+    world.forgetCounts()
+    world.tick(10)
+    #expect(world.document["home"]?.rollout?.label == "canary 10 %", "400 requests have not been seen since")
+    world.tick(20)
+    #expect(world.document["home"]?.rollout?.label == "canary 50 %", "now they have")
+    let ended = world.run()
+    #expect(ended)
+    #expect(world.document["home"]?.last?.outcome == .done)
+  }
+
+  /// A driver that takes over when all requests go to the new version has nothing to compare it with.
+  @Test func takenOverAtTheLastStepAbsoluteLimitsRule() {
+    for (errorRate, outcome) in [(0.001, FinishedRollout.Outcome.done), (0.05, .failed)] {
+      var world = World.serving()
+      world.say(Self.v42)
+      while world.document["home"]?.rollout?.label != "canary 100 %" { world.tick() }
+      world.tick()
+      world.memory = RolloutMemory()
+      world["home/v42"].errorRate = errorRate
+      let ended = world.run()
+      #expect(ended)
+      #expect(world.document["home"]?.last?.outcome == outcome, "\(world.document["home"]?.last?.why ?? "")")
+    }
+  }
+
+  @Test func figuresAreThereForThoseWhoWatch() {
+    var world = World.serving()
+    world.say(Self.v42)
+    let none = RolloutPolicy.figures(world.document, model: "home", memory: world.memory)
+    #expect(none == [])
+    while world.document["home"]?.rollout?.stage != .shadow { world.tick() }
+    world.tick(10)
+    let names = RolloutPolicy.figures(world.document, model: "home", memory: world.memory).map(\.name)
+    #expect(
+      Set(names) == [
+        "error_rate", "coverage", "latency_p99", "empty_answers", "short_answers", "nan_scores", "score_drift",
+        "overlap",
+      ])
   }
 
   @Test func twoModelsSideBySide() {

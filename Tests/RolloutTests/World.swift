@@ -49,6 +49,8 @@ struct World {
   private(set) var inFlight: [ModelVersion: Int] = [:]
   /// The driver may not act: nobody holds the lease.
   var isHeadless = false
+  /// What the driver decides is not stored: somebody else was quicker, or the store is away.
+  var losesDecisions = false
   /// What must never be, where it was seen.
   var violations: [String] = []
 
@@ -121,6 +123,11 @@ struct World {
   }
   func readyReplicas(_ id: ModelVersion, _ shard: Int) -> Int {
     workers.count { $0.isUp && $0.ready[id]?.contains(shard) == true }
+  }
+
+  mutating func forgetCounts() {
+    counts = [:]
+    shadows = [:]
   }
 
   // MARK: Time
@@ -211,9 +218,18 @@ struct World {
       }
       guard let decision else { return }
       checkWidening(before, decision)
+      if losesDecisions { return }
       commit(decision)
     }
     violations.append("\(seconds) s: it never comes to rest")
+  }
+
+  /// A process ends at once: what it held is gone.
+  mutating func kill(_ index: Int) {
+    workers[index].isUp = false
+    workers[index].ready = [:]
+    workers[index].loading = [:]
+    workers[index].failed = [:]
   }
 
   mutating func commit(_ decision: Decision) {
