@@ -82,16 +82,10 @@ public struct MLPBenchmark {
     progress("comparing \(count) rows with the definition")
     score(from: 0, count)
     var different = 0
-    var error = 0.0
     let plain = Benchmark.seconds {
       for row in 0..<count {
         let wanted = network.score(Array(rows.values[row * width..<(row + 1) * width])) ?? .nan
         if wanted.bitPattern != scores[row].bitPattern, !(wanted.isNaN && !scores[row].isFinite) { different += 1 }
-      }
-    }
-    if let expected {
-      for row in 0..<min(count, expected.count) {
-        error = max(error, abs(Double(scores[row]) - expected[row]) / max(1, abs(expected[row])))
       }
     }
     var limit = 0.0
@@ -104,16 +98,7 @@ public struct MLPBenchmark {
         var products = 0.0
         let seconds = Benchmark.seconds { products = cscoring_active().pointee.layers.pointee.multiply_adds(200_000) }
         limit = max(limit, products / seconds)
-        var done = 0
-        let time = Benchmark.seconds {
-          repeat {
-            for start in stride(from: 0, through: count - size, by: size) where done < least {
-              score(from: start, size)
-              done += size
-            }
-          } while done < least
-        }
-        some.append(time / Double(done))
+        some.append(Benchmark.secondsPerRow(of: count, size, least: least, score))
       }
       times.append((size, some.sorted()[3]))
     }
@@ -123,6 +108,6 @@ public struct MLPBenchmark {
       batches: times.map {
         Report.Batch(rows: $0.rows, ns_per_row: $0.time * 1e9, percent_of_limit: ideal / $0.time * 100)
       }, plain_ns_per_row: plain / Double(count) * 1e9, different: different,
-      error_max: expected == nil ? nil : error)
+      error_max: expected.map { Benchmark.error(scores, beside: $0) })
   }
 }

@@ -88,7 +88,6 @@ public struct TreeBenchmark {
     progress("comparing \(count) rows with the definition")
     score(from: 0, count)
     var different = 0
-    var error = 0.0
     let plain = Benchmark.seconds {
       for row in 0..<count {
         let values = Array(inputs.values[row * width..<(row + 1) * width])
@@ -96,34 +95,17 @@ public struct TreeBenchmark {
         if wanted.bitPattern != scores[row].bitPattern { different += 1 }
       }
     }
-    if let expected {
-      for row in 0..<min(count, expected.count) {
-        error = max(error, abs(Double(scores[row]) - expected[row]) / max(1, abs(expected[row])))
-      }
-    }
     var batches: [Report.Batch] = []
     for size in [1, 10, 64, 100, 1000] where size <= count {
       progress("timing \(size) rows at a time")
-      var times: [Double] = []
-      for _ in 0..<7 {
-        var done = 0
-        let time = Benchmark.seconds {
-          repeat {
-            for start in stride(from: 0, through: count - size, by: size) where done < 4000 {
-              score(from: start, size)
-              done += size
-            }
-          } while done < 4000
-        }
-        times.append(time / Double(done))
-      }
+      let times = (0..<7).map { _ in Benchmark.secondsPerRow(of: count, size, least: 4000, score) }
       batches.append(Report.Batch(rows: size, ns_per_row: times.sorted()[3] * 1e9))
     }
     let explained = explain(ranker, &memory, rows: min(count, 200))
     return Report(
       trees: ensemble.trees.count, leaves_max: ensemble.trees.map(\.leaves.count).max() ?? 0, features: width,
       batches: batches, plain_ns_per_row: plain / Double(count) * 1e9, explain_ns_per_row: explained,
-      different: different, error_max: expected == nil ? nil : error)
+      different: different, error_max: expected.map { Benchmark.error(scores, beside: $0) })
   }
 
   /// Nanoseconds per row, the median of some runs.
@@ -148,6 +130,29 @@ public struct TreeBenchmark {
 }
 
 enum Benchmark {
+  /// Scores batches of `size` rows, over and over, until at least so many are done.
+  static func secondsPerRow(
+    of count: Int, _ size: Int, least: Int, _ score: (_ start: Int, _ size: Int) -> Void
+  )
+    -> Double
+  {
+    var done = 0
+    let time = seconds {
+      repeat {
+        for start in stride(from: 0, through: count - size, by: size) where done < least {
+          score(start, size)
+          done += size
+        }
+      } while done < least
+    }
+    return time / Double(done)
+  }
+
+  /// The greatest |score − expected| / max(1, |expected|).
+  static func error(_ scores: [Float], beside expected: [Double]) -> Double {
+    zip(scores, expected).map { abs(Double($0) - $1) / max(1, abs($1)) }.max() ?? 0
+  }
+
   static func seconds(_ body: () -> Void) -> Double {
     var (start, end) = (timespec(), timespec())
     clock_gettime(CLOCK_MONOTONIC, &start)

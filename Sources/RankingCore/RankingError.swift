@@ -5,7 +5,6 @@ public struct RankingError: Error, Sendable, Equatable, CustomStringConvertible 
     case notFound = "not_found"
     case methodNotAllowed = "method_not_allowed"
     case tooLarge = "too_large"
-    case unsupported = "unsupported"
     case overloaded
     /// Shards are missing, or nothing is published yet: worth another try elsewhere or later.
     case unavailable

@@ -113,7 +113,7 @@ extension PublicAPI {
 
   public static func httpStatus(_ code: RankingError.Code) -> Int {
     switch code {
-    case .invalidArgument, .unsupported: 400
+    case .invalidArgument: 400
     case .notFound: 404
     case .methodNotAllowed: 405
     case .tooLarge: 413

@@ -340,6 +340,28 @@ enum Country: String, CaseIterable, Sendable {
     #expect(slice(vectors, 16).scanIndex == nil)
   }
 
+  @Test func keepsNoSliceOnceItHasEnded() throws {
+    var generator = SeededGenerator(seed: 4)
+    var scan = IndexedScan()
+    for isCancelled in [false, true] {
+      weak var gone: Slice?
+      do {
+        let slice = slice(Country.flat.rows(4096, 64, &generator), 64)
+        gone = slice
+        var query = [Float](repeating: 1, count: 64)
+        var best = BestRows()
+        best.begin(limit: 10, of: 4096)
+        let flag = CancellationFlag()
+        if isCancelled { flag.cancel() }
+        let done = scan.run(
+          slice, try #require(slice.scanIndex), query: &query, excluded: ExclusionSet(), exclusions: 0, into: &best,
+          cancelled: flag)
+        #expect(done == !isCancelled)
+      }
+      #expect(gone == nil)
+    }
+  }
+
   @Test func stopsWhenCancelled() throws {
     var generator = SeededGenerator(seed: 4)
     let slice = slice(Country.flat.rows(4096, 64, &generator), 64)

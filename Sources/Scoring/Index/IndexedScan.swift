@@ -82,7 +82,11 @@ package struct IndexedScan: ~Copyable {
     excluded: borrowing ExclusionSet, into best: inout BestRows, cancelled: some Interruption
   ) -> Bool {
     for number in 0..<(kept?.index.blockCount ?? 0) {
-      if number % Self.blocksPerGlance == 0, cancelled.isCancelled { return false }
+      if number % Self.blocksPerGlance == 0, cancelled.isCancelled {
+        // A slice that is unloaded must not stay for a scan that will not go on.
+        kept = nil
+        return false
+      }
       if !look(at: number, excluded: excluded, into: &best) { break }
     }
     end(excluded: excluded, into: &best)

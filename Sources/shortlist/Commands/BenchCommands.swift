@@ -214,14 +214,8 @@ enum BenchRun {
       for batch in report.batches {
         Console.print(String(format: "%5d rows at a time  %9.0f ns a row", batch.rows, batch.ns_per_row))
       }
-      Console.print(String(format: "definition          %9.0f ns a row", report.plain_ns_per_row))
       Console.print(String(format: "explained           %9.0f ns a row", report.explain_ns_per_row))
-      Console.print(
-        report.different == 0
-          ? "every score is the definition's" : "\(report.different) scores are not the definition's")
-      if let error = report.error_max {
-        Console.print(String(format: "greatest error beside the given scores %.1e", error))
-      }
+      compare(report.plain_ns_per_row, report.different, report.error_max)
     }
     return report.different == 0 ? 0 : 1
   }
@@ -256,15 +250,16 @@ enum BenchRun {
             format: "%5d rows at a time  %9.0f ns a row  %5.1f %% of the limit", batch.rows, batch.ns_per_row,
             batch.percent_of_limit))
       }
-      Console.print(String(format: "definition          %9.0f ns a row", report.plain_ns_per_row))
-      Console.print(
-        report.different == 0
-          ? "every score is the definition's" : "\(report.different) scores are not the definition's")
-      if let error = report.error_max {
-        Console.print(String(format: "greatest error beside the given scores %.1e", error))
-      }
+      compare(report.plain_ns_per_row, report.different, report.error_max)
     }
     return report.different == 0 ? 0 : 1
+  }
+
+  /// What a ranker is beside its definition, and beside scores that were given.
+  private static func compare(_ plain: Double, _ different: Int, _ error: Double?) {
+    Console.print(String(format: "definition          %9.0f ns a row", plain))
+    Console.print(different == 0 ? "every score is the definition's" : "\(different) scores are not the definition's")
+    if let error { Console.print(String(format: "greatest error beside the given scores %.1e", error)) }
   }
 
   private static func doubles(_ file: String) throws -> [Double] {
