@@ -25,10 +25,11 @@ let package = Package(
     .target(name: "Membership", dependencies: ["RankingCore"], swiftSettings: settings),
     .target(name: "Routing", dependencies: ["RankingCore", "Membership"], swiftSettings: settings),
     .target(name: "Rollout", dependencies: ["RankingCore", "Wire", "Membership"], swiftSettings: settings),
-    .target(name: "Nodes", dependencies: ["RankingCore", "Membership", "Routing"], swiftSettings: settings),
+    .target(
+      name: "Nodes", dependencies: ["RankingCore", "Membership", "Routing", "Rollout"], swiftSettings: settings),
 
     .target(
-      name: "Simulator", dependencies: ["RankingCore", "Wire", "Membership", "Routing", "Nodes"],
+      name: "Simulator", dependencies: ["RankingCore", "Wire", "Membership", "Routing", "Rollout", "Nodes"],
       swiftSettings: settings),
 
     .target(name: "Scoring", dependencies: ["CScoring", "RankingCore"], swiftSettings: settings),
@@ -44,7 +45,10 @@ let package = Package(
       swiftSettings: settings),
     .target(
       name: "Servers",
-      dependencies: ["CLinux", "RankingCore", "Wire", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport"],
+      dependencies: [
+        "CLinux", "RankingCore", "Wire", "Membership", "Routing", "Rollout", "Nodes", "Scoring", "Bundles", "HTTP2",
+        "Transport", "Agreement",
+      ],
       swiftSettings: settings),
     .target(
       name: "Benchmarks", dependencies: ["CScoring", "RankingCore", "Scoring", "Servers"], swiftSettings: settings),
@@ -64,7 +68,8 @@ let package = Package(
     .testTarget(
       name: "RolloutTests", dependencies: ["RankingCore", "Wire", "Membership", "Rollout"], swiftSettings: settings),
     .testTarget(
-      name: "NodesTests", dependencies: ["RankingCore", "Membership", "Routing", "Nodes"], swiftSettings: settings),
+      name: "NodesTests", dependencies: ["RankingCore", "Membership", "Routing", "Rollout", "Nodes"],
+      swiftSettings: settings),
     .testTarget(
       name: "SimulatorTests", dependencies: ["RankingCore", "Routing", "Simulator"], swiftSettings: settings),
     .testTarget(name: "ScoringTests", dependencies: ["CScoring", "RankingCore", "Scoring"], swiftSettings: settings),

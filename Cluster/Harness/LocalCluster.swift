@@ -36,6 +36,10 @@ public final class LocalCluster: Sendable {
     public var replacedAfter: Duration?
     /// What the coordinators do not do; `nil` = they do everything.
     public var routing: CoordinatorFile.Routing?
+    /// Versions come and go by rollouts; with several coordinators that needs `etcd`.
+    public var rollouts = false
+    /// host:port of etcd, which keeps what several coordinators agree on.
+    public var etcd: [String] = []
     /// The first coordinator's port; 0 = a free one.
     public var port: UInt16 = 0
     public var scoringThreads = 1
@@ -168,9 +172,28 @@ public final class LocalCluster: Sendable {
         peers: others.compactMap { $0.adminPort?.address }, store: options.store,
         models: [.init(model: options.model, version: options.version)],
         workers: options.joins ? [] : workers.map { .init(name: $0.name, address: $0.address) },
-        placement: options.joins && coordinator.name == "c1" ? .init(replicas: options.replicas) : nil,
+        placement: placement(of: coordinator), state: agreedState(of: coordinator),
         health: milliseconds.map { .init(replacedAfterMilliseconds: $0) }, routing: options.routing),
       to: coordinator.config)
+  }
+
+  /// One drives; with etcd any may, and one does.
+  private func placement(of coordinator: ClusterMember) -> CoordinatorFile.Placement? {
+    let hasDocument = agreedState(of: coordinator) != nil
+    guard hasDocument || options.joins && coordinator.name == "c1" else { return nil }
+    var table: [[String]]?
+    if !options.joins {
+      table = (0..<options.shards).map { shard in
+        workers.filter { $0.shards.contains(shard) }.map(\.name)
+      }
+    }
+    return .init(replicas: options.replicas, table: table)
+  }
+
+  private func agreedState(of coordinator: ClusterMember) -> CoordinatorFile.State? {
+    guard options.rollouts else { return nil }
+    if !options.etcd.isEmpty { return .init(etcd: options.etcd, prefix: "/shortlist/\(options.model)") }
+    return options.coordinators == 1 ? .init(directory: directory.agreed) : nil
   }
 
   /// Starts one more worker, which joins and is given its share.

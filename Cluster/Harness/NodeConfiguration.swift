@@ -19,6 +19,19 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
   }
   public struct Placement: Codable, Sendable, Equatable {
     public var replicas: Int
+    /// Per shard who holds it; `nil` = by hashing.
+    public var table: [[String]]?
+  }
+  /// Where the agreed document is kept.
+  public struct State: Codable, Sendable, Equatable {
+    public var directory: String?
+    public var etcd: [String]?
+    public var prefix: String?
+    public init(directory: String) { self.directory = directory }
+    public init(etcd: [String], prefix: String) {
+      self.etcd = etcd
+      self.prefix = prefix
+    }
   }
   public struct Health: Codable, Sendable, Equatable {
     public var replacedAfterMilliseconds: Int
@@ -48,6 +61,7 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
   public var models: [Model]
   public var workers: [Worker]
   public var placement: Placement?
+  public var state: State?
   public var health: Health?
   public var routing: Routing?
 }

@@ -9,6 +9,7 @@ import Foundation
 //   STATE/lock            held (flock) by the supervisor while it lives: the truth about "is one up?"
 //   STATE/cluster.json    who runs: pids with start times, addresses, shards, logs; replaced atomically
 //   STATE/control.sock    where kill, restart, down … are asked for
+//   STATE/agreed/         what the coordinator keeps of rollouts
 //   STATE/w1.json …       the configuration each process was started with
 //   STATE/logs/w1.log …   what each process printed
 
@@ -80,6 +81,7 @@ public struct StateDirectory: Sendable, Equatable {
   public var stateFile: String { path + "/cluster.json" }
   var lockFile: String { path + "/lock" }
   var logs: String { path + "/logs" }
+  var agreed: String { path + "/agreed" }
   func config(of name: String) -> String { "\(path)/\(name).json" }
   func log(of name: String) -> String { "\(logs)/\(name).log" }
 
@@ -134,7 +136,7 @@ public struct StateDirectory: Sendable, Equatable {
   func removeFiles(keepingLogs: Bool) {
     let manager = FileManager.default
     let names = (try? manager.contentsOfDirectory(atPath: path)) ?? []
-    for name in names where name.hasSuffix(".json") || name == "control.sock" {
+    for name in names where name.hasSuffix(".json") || ["control.sock", "agreed"].contains(name) {
       try? manager.removeItem(atPath: "\(path)/\(name)")
     }
     if !keepingLogs { try? manager.removeItem(atPath: logs) }

@@ -108,14 +108,26 @@ public final class Bundle: Sendable {
   }
 
   private func ranker(_ name: String) throws(InputError) -> Ranker {
+    try RankerFile.parse(
+      try contents(of: name, limit: BundleManifest.rankerBytesMax), path: path + "/" + name, item: itemColumns,
+      user: userColumns, context: contextColumns)
+  }
+
+  /// A small file of the bundle, checked against the manifest.
+  private func contents(of name: String, limit: Int) throws(InputError) -> [UInt8] {
     let entry = try manifest.file(name, in: path)
     let file = path + "/" + name
-    let bytes = try InputFile.readAll(path: file, limit: BundleManifest.rankerBytesMax)
+    let bytes = try InputFile.readAll(path: file, limit: limit)
     let sum = bytes.withUnsafeBytes { SHA256.of($0) }
     guard sum == entry.sha256 else {
       throw InputError(file: file, "SHA-256 expected \(entry.sha256), actual \(sum)")
     }
-    return try RankerFile.parse(bytes, path: file, item: itemColumns, user: userColumns, context: contextColumns)
+    return bytes
+  }
+
+  /// The requests that it brings along, one JSON object per line; see `BundleBuilder.build`.
+  public func warmup() throws(InputError) -> [UInt8] {
+    try contents(of: BundleManifest.warmupName, limit: BundleManifest.warmupBytesMax)
   }
 
   /// Everything that is wrong with a bundle, a line each; empty = nothing.

@@ -39,7 +39,12 @@ public struct BundleBuilder {
   private let options: BundleOptions
   public init(_ options: BundleOptions) { self.options = options }
 
-  public func build(progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }) throws(InputError) -> BundleSummary {
+  /// - Parameter rehearse: given the bundle's directory before it is published: the requests that it brings along,
+  ///   with the answers that are right. `nil` = some users' requests, without answers.
+  public func build(
+    rehearse: ((_ directory: String) throws -> [UInt8])? = nil,
+    progress: (_ done: Int, _ total: Int) -> Void = { _, _ in }
+  ) throws(InputError) -> BundleSummary {
     try checkOptions()
     let place = Store(options.store).path(of: options.release)
     guard !FileManager.default.fileExists(atPath: place) else {
@@ -78,8 +83,8 @@ public struct BundleBuilder {
     files.append(try writeUsers(users, userTable, history, owners, into: output.temporary))
     progress(total, total)
     for (entry, bytes) in rankers { files.append(try write(bytes, entry.file, into: output.temporary)) }
-    files.append(try write(warmup(users.ids), "warmup.jsonl", into: output.temporary))
-    let manifest = BundleManifest(
+    files.append(try write(warmup(users.ids), BundleManifest.warmupName, into: output.temporary))
+    var manifest = BundleManifest(
       formatVersion: isEnsemble ? 2 : 1, model: options.release.model, version: options.release.version,
       shards: options.shards, hash: BundleManifest.hash, dimension: items.matrix.columns,
       itemsPerShard: rows.map(\.count), users: users.ids.count,
@@ -89,9 +94,16 @@ public struct BundleBuilder {
       ranker: isEnsemble ? nil : rankers.first?.entry.file, rankers: isEnsemble ? rankers.map(\.entry) : nil,
       files: files, lineage: .init(inputs: try inputs()),
       createdAt: ISO8601DateFormatter().string(from: Date()))
-    let bytes: [UInt8]
-    do { bytes = try manifest.encoded() } catch { throw InputError(file: place, "no manifest: \(error)") }
-    try AtomicFile.write(bytes, to: output.temporary + "/" + BundleManifest.fileName)
+    try write(manifest, into: output.temporary)
+    if let rehearse {
+      let bytes: [UInt8]
+      do { bytes = try rehearse(output.temporary) } catch let error as InputError {
+        throw error
+      } catch { throw InputError(file: place, "cannot be rehearsed: \(error)") }
+      manifest.files.removeAll { $0.name == BundleManifest.warmupName }
+      manifest.files.append(try write(bytes, BundleManifest.warmupName, into: output.temporary))
+      try write(manifest, into: output.temporary)
+    }
     try output.commit()
     return BundleSummary(
       path: place, items: items.ids.count, users: users.ids.count, bytes: files.reduce(0) { $0 + $1.size },
@@ -217,6 +229,12 @@ public struct BundleBuilder {
   }
 
   // MARK: Outputs
+
+  private func write(_ manifest: BundleManifest, into directory: String) throws(InputError) {
+    let bytes: [UInt8]
+    do { bytes = try manifest.encoded() } catch { throw InputError(file: directory, "no manifest: \(error)") }
+    try AtomicFile.write(bytes, to: directory + "/" + BundleManifest.fileName)
+  }
 
   private func write(_ bytes: [UInt8], _ name: String, into directory: String) throws(InputError) -> BundleManifest.File
   {

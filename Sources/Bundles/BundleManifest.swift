@@ -67,6 +67,8 @@ public struct BundleManifest: Codable, Sendable {
     return "shard-" + String(repeating: "0", count: max(0, 4 - digits.count)) + digits + ".slice"
   }
   static let usersName = "users.table"
+  static let warmupName = "warmup.jsonl"
+  static let warmupBytesMax = 16 << 20
   /// - Parameter place: of a member of an ensemble.
   static func rankerName(_ bytes: [UInt8], place: Int? = nil) -> String {
     let type = LightGBMFile.isOne(bytes) ? "txt" : MLPFile.isOne(bytes) ? "safetensors" : "json"

@@ -99,7 +99,8 @@ public struct PlacementDriver: Sendable {
         guard settled else { continue }
         for member in members
         where member.isUsable && !member.isDraining && !wanted.contains(where: { $0.id == member.id })
-          && state(member, release.id, ShardID(shard)) == .ready && !isPending(member.id, release.id, ShardID(shard))
+          && mayUnload(member, release.id, ShardID(shard), isUnwanted: isUnwanted)
+          && !isPending(member.id, release.id, ShardID(shard))
         {
           unloads.add(member.id, release.id, ShardID(shard))
           unloadsOrdered += 1
@@ -137,6 +138,14 @@ public struct PlacementDriver: Sendable {
     case .absent, .failed: isPending(member.id, release, shard)
     }
   }
+  /// What could not be loaded is forgotten with the version.
+  private func mayUnload(_ member: Member, _ release: ModelVersion, _ shard: ShardID, isUnwanted: Bool) -> Bool {
+    switch state(member, release, shard) {
+    case .ready: true
+    case .failed: isUnwanted
+    case .absent, .loading: false
+    }
+  }
   private func isPending(_ worker: WorkerID, _ release: ModelVersion, _ shard: ShardID) -> Bool {
     pending.contains { $0.worker == worker && $0.release == release && $0.shard == shard }
   }
@@ -150,7 +159,7 @@ public struct PlacementDriver: Sendable {
       if entry.isLoad, state == .failed {
         entry.until = now + policy.retryFailedAfter
         resting.append(entry)
-      } else if entry.until > now, entry.isLoad ? state == .absent : state == .ready {
+      } else if entry.until > now, entry.isLoad ? state == .absent : state == .ready || state == .failed {
         open.append(entry)
       }
     }

@@ -1,5 +1,6 @@
 import Membership
 import RankingCore
+import Rollout
 import Routing
 
 // A coordinator's decisions: facts in, commands out. The process and the simulator run this same code; they differ only
@@ -12,7 +13,11 @@ import Routing
 //             ──joined────► │   │ members     │──connect──────► workers
 //     time    ──woke──────► │   ▼             │──load/unload──► workers
 //                           │ PlacementDriver │──wake(at:)────► timer
+//     store   ──agreed────► │   ▲ who holds   │
+//     people  ──commanded─► │ RolloutDesk     │──commit───────► store
 //                           └─────────────────┘
+//
+// What it does about rollouts is in CoordinatorRollouts.swift.
 //
 // It is an object because its requests in flight are: there is one per coordinator, and nobody copies it.
 
@@ -37,6 +42,18 @@ public enum CoordinatorEvent: Sendable {
   case lookedUp(LegID, Result<LookupReply, CallFailure>)
   /// The worker took an order, or did not.
   case ordered(WorkerID, CallFailure?)
+  /// The agreed document as of this revision; no bytes = nothing was ever agreed.
+  case agreed(revision: UInt64, document: [UInt8])
+  /// Whether this coordinator drives, as the store says; larger epochs are later drivers.
+  case driving(epoch: UInt64?)
+  /// Why the store cannot be reached; nil = it can be again.
+  case storeAway(String?)
+  case committed(CommitEnd)
+  /// A version could not be loaded here.
+  case releaseFailed(ModelVersion, why: String)
+  case commanded(CallToken, RolloutCommand, who: String)
+  /// What `measure` asked for, as far as there is such a metric.
+  case measured([Observed.Metric])
   case draining
   case woke
 }
@@ -53,9 +70,23 @@ public enum CoordinatorEffect: Sendable {
   case replyLeave(CallToken, LeaveReply)
   case load(WorkerID, ShardOrder)
   case unload(WorkerID, ShardOrder)
+  case rollout(RolloutEffect)
   /// Send `.woke` at this instant; replaces an earlier wish.
   case wake(at: Instant)
   case memberChanged(WorkerID, MemberState)
+}
+
+public enum RolloutEffect: Sendable {
+  /// Tell `.committed` of it, once.
+  case commit(CommitOrder)
+  /// Read its user table and shape, and tell `.loaded` or `.releaseFailed`.
+  case load(ModelVersion)
+  case forget(ModelVersion)
+  case reply(CallToken, Result<HistoryEntry, RolloutError>)
+  /// A change that this coordinator brought in.
+  case decided(HistoryEntry)
+  /// Tell `.measured` at once.
+  case measure([String])
 }
 
 /// What a coordinator is told once.
@@ -64,30 +95,42 @@ public struct CoordinatorSettings: Sendable {
   public var routing = RoutingPolicy()
   /// `nil` = this coordinator only routes; workers hold what their own configuration or another driver says.
   public var placement: PlacementPolicy?
-  /// Larger than any earlier driver's; used only by one that drives.
+  /// Per shard the names of the workers that hold it; `nil` = by hashing.
+  public var table: [[String]]?
+  /// Larger than any earlier driver's; used only by one that drives without a document.
   public var epoch: UInt64 = 0
+  /// Whether the versions to serve, and who drives, come from an agreed document.
+  public var hasDocument = false
+  /// The versions that the document begins with, where it knows nothing of their models.
+  public var initial: [ModelVersion] = []
   /// What a join is told: where all coordinators take joins.
   public var coordinators: [String] = []
   public init() {}
 }
 
 public final class CoordinatorNode {
-  public private(set) var membership: Membership
-  public private(set) var router: Router
-  public private(set) var driver: PlacementDriver?
+  public internal(set) var membership: Membership
+  public internal(set) var router: Router
+  public internal(set) var driver: PlacementDriver?
   public private(set) var isDraining = false
-  private let coordinators: [String]
+  let settings: CoordinatorSettings
+  let desk: RolloutDesk?
   private var wakeAt: Instant?
   private var membershipEffects: [Membership.Effect] = []
-  private var routerEffects: [Router.Effect] = []
+  var routerEffects: [Router.Effect] = []
 
   /// - Parameter workers: names, in the order of their `WorkerID`s; for them the caller keeps the addresses.
   public init(workers: [String] = [], settings: CoordinatorSettings = CoordinatorSettings(), seed: UInt64, now: Instant)
   {
     membership = Membership(policy: settings.membership, seed: seed)
     router = Router(policy: settings.routing, seed: StableHash.mix(seed), now: now)
-    driver = settings.placement.map { PlacementDriver(policy: $0, epoch: settings.epoch, now: now) }
-    coordinators = settings.coordinators
+    self.settings = settings
+    desk = settings.hasDocument ? RolloutDesk(initial: settings.initial, now: now) : nil
+    if settings.hasDocument {
+      router.offer([])
+    } else {
+      driver = settings.placement.map { PlacementDriver(policy: $0, epoch: settings.epoch, now: now) }
+    }
     for name in workers { _ = membership.add(name: name, now: now) }
     router.refresh(members: membership.members, now: now)
   }
@@ -97,16 +140,18 @@ public final class CoordinatorNode {
 
   public func handle(_ event: CoordinatorEvent, now: Instant, into effects: inout [CoordinatorEffect]) {
     switch event {
-    case .loaded(let release): router.add(release, members: membership.members, now: now)
+    case .loaded(let release):
+      router.add(release, members: membership.members, now: now)
+      desk?.loaded(release.id, now: now)
     case .requested(let token, let request, let deadline):
-      router.requested(token, request, deadline: deadline, now: now, into: &routerEffects)
-    case .cancelled(let token): router.cancelled(token, now: now, into: &routerEffects)
+      requested(token, request, deadline: deadline, now: now)
+    case .cancelled(let token): cancelled(token, now: now)
     case .configured(let name, let address):
       _ = membership.configured(name: name, address: address, now: now, into: &membershipEffects)
       router.refresh(members: membership.members, now: now)
     case .joinRequested(let call, let request):
       switch membership.joined(request, now: now, into: &membershipEffects) {
-      case .accepted: effects.append(.replyJoin(call, .success(JoinReply(coordinators: coordinators))))
+      case .accepted: effects.append(.replyJoin(call, .success(JoinReply(coordinators: settings.coordinators))))
       case .refused(let reason): effects.append(.replyJoin(call, .failure(.workerError(reason))))
       }
     case .leaveRequested(let call, let request):
@@ -128,6 +173,13 @@ public final class CoordinatorNode {
     case .scored(let leg, let result): router.scored(leg, result, now: now, into: &routerEffects)
     case .lookedUp(let leg, let result): router.lookedUp(leg, result, now: now, into: &routerEffects)
     case .ordered(_, let failure): if failure == .stale { driver?.refused() }
+    case .agreed(let revision, let document): agreed(revision, document, now: now, into: &effects)
+    case .driving(let epoch): driving(epoch, now: now)
+    case .storeAway(let why): desk?.reached(why, now: now)
+    case .committed(let end): committed(end, now: now, into: &effects)
+    case .releaseFailed(let release, let why): desk?.failed(release, why, now: now)
+    case .commanded(let call, let command, let who): commanded(call, command, who, into: &effects)
+    case .measured(let metrics): desk?.measured(metrics)
     case .draining: isDraining = true
     case .woke:
       wakeAt = nil
@@ -136,11 +188,12 @@ public final class CoordinatorNode {
       if let driver, driver.due <= now { drive(now: now, into: &effects) }
     }
     settle(now: now, into: &effects)
+    if let desk, desk.isStirred || wakeAt == nil { attend(now: now, into: &effects) }
     wish(into: &effects)
   }
 
   /// Carries news between the rooms until there is none, and the rest outside.
-  private func settle(now: Instant, into effects: inout [CoordinatorEffect]) {
+  func settle(now: Instant, into effects: inout [CoordinatorEffect]) {
     for effect in routerEffects {
       switch effect {
       case .score(let leg, let worker, let request, let timeout):
@@ -148,7 +201,9 @@ public final class CoordinatorNode {
       case .lookup(let leg, let worker, let request, let timeout):
         effects.append(.lookup(leg, worker, request, timeout: timeout))
       case .cancel(let leg, let worker): effects.append(.cancel(leg, worker))
-      case .answer(let token, let outcome): effects.append(.answer(token, outcome))
+      case .answer(let token, let outcome, let origin):
+        if desk != nil, isOwn(token, outcome, origin, now: now) { continue }
+        effects.append(.answer(token, outcome))
       case .heartbeat(let worker, let sentAt):
         membership.trafficAnswered(worker, sentAt: sentAt, now: now, into: &membershipEffects)
       case .lacks(let worker, let release, let shards):
@@ -176,17 +231,13 @@ public final class CoordinatorNode {
     if isStale {
       router.refresh(members: membership.members, now: now)
       drive(now: now, into: &effects)
+      desk?.look(now: now)
     }
   }
 
-  private func drive(now: Instant, into effects: inout [CoordinatorEffect]) {
+  func drive(now: Instant, into effects: inout [CoordinatorEffect]) {
     guard driver != nil, !isDraining else { return }
-    let releases = router.catalog.entries.map { entry in
-      PlacedRelease(
-        id: entry.release.id,
-        bytesPerShard: entry.release.bytesPerShard.isEmpty
-          ? [UInt64](repeating: 0, count: entry.release.shardCount) : entry.release.bytesPerShard)
-    }
+    let releases = placed()
     let orders = driver?.tick(members: membership.members, releases: releases, now: now) ?? []
     for order in orders {
       switch order {
@@ -209,7 +260,7 @@ public final class CoordinatorNode {
 
   private func wish(into effects: inout [CoordinatorEffect]) {
     var due = membership.due
-    for other in [router.due, isDraining ? nil : driver?.due] {
+    for other in [router.due, isDraining ? nil : driver?.due, isDraining ? nil : deskDue] {
       if let other { due = due.map { min($0, other) } ?? other }
     }
     guard let due else { return }

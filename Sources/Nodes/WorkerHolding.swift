@@ -37,31 +37,48 @@ extension WorkerNode {
 
   mutating func load(_ call: CallToken, _ order: ShardOrder, into effects: inout [WorkerEffect]) {
     guard isNewest(order) else { return effects.append(.replyOrder(call, .stale)) }
+    begin(order.release, order.shards, into: &effects)
+    effects.append(.replyOrder(call, nil))
+  }
+
+  /// Starts reading what is neither held nor being read.
+  mutating func begin(_ release: ModelVersion, _ shards: [ShardID], into effects: inout [WorkerEffect]) {
     let index: Int
-    if let known = holdings.firstIndex(where: { $0.release == order.release }) {
+    if let known = holdings.firstIndex(where: { $0.release == release }) {
       index = known
     } else {
       index = holdings.count
-      holdings.append(WorkerStatus.Holding(release: order.release, shardCount: 0, ready: []))
+      holdings.append(WorkerStatus.Holding(release: release, shardCount: 0, ready: []))
     }
-    for shard in order.shards
+    for shard in shards
     where !holdings[index].ready.contains(shard) && !holdings[index].loading.contains(shard) {
       holdings[index].failed.removeAll { $0 == shard }
       holdings[index].loading.append(shard)
       holdings[index].loading.sort()
-      effects.append(.load(order.release, shard))
+      effects.append(.load(release, shard))
     }
-    effects.append(.replyOrder(call, nil))
   }
 
-  mutating func loadFailed(_ release: ModelVersion, _ shardCount: Int, _ shard: ShardID) {
+  mutating func loadFailed(_ release: ModelVersion, _ shard: ShardID, _ why: String) {
     counters.loadsFailed += 1
     guard let index = holdings.firstIndex(where: { $0.release == release }) else { return }
     holdings[index].loading.removeAll { $0 == shard }
+    holdings[index].failure = Self.cut(why)
     if !holdings[index].failed.contains(shard) {
       holdings[index].failed.append(shard)
       holdings[index].failed.sort()
     }
+  }
+
+  /// To what a status carries.
+  private static func cut(_ text: String) -> String {
+    var (cut, bytes) = ("", 0)
+    for character in text {
+      bytes += character.utf8.count
+      guard bytes <= WorkerStatus.Holding.failureBytes else { break }
+      cut.append(character)
+    }
+    return cut
   }
 
   /// Legs that run keep the slice they run on; legs that wait are told, in their turn, that the shard is not held.
@@ -72,6 +89,9 @@ extension WorkerNode {
         holdings[index].ready.removeAll { $0 == shard }
         effects.append(.unload(order.release, shard))
       }
+      holdings[index].failed.removeAll(where: order.shards.contains)
+      let held = holdings[index]
+      if held.ready.isEmpty, held.loading.isEmpty, held.failed.isEmpty { holdings.remove(at: index) }
     }
     effects.append(.replyOrder(call, nil))
   }

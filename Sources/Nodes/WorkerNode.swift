@@ -48,9 +48,11 @@ public struct WorkerPolicy: Sendable {
 public enum WorkerEvent: Sendable {
   /// Tell these coordinators (host:port) that it is there, from now on.
   case join(coordinators: [String])
+  /// Its configuration says that it holds these, from the start.
+  case assigned(ModelVersion, [ShardID])
   /// A shard's slice is in memory and checked; it takes this many bytes.
   case loaded(ModelVersion, shardCount: Int, ShardID, bytes: UInt64 = 0)
-  case loadFailed(ModelVersion, shardCount: Int, ShardID)
+  case loadFailed(ModelVersion, shardCount: Int, ShardID, why: String = "")
   case scoreRequested(CallToken, ScoreRequest, deadline: Deadline)
   case lookupRequested(CallToken, LookupRequest)
   case statusRequested(CallToken)
@@ -172,10 +174,11 @@ public struct WorkerNode: Sendable {
   public mutating func handle(_ event: WorkerEvent, now: Instant, into effects: inout [WorkerEffect]) {
     switch event {
     case .join(let coordinators): join(coordinators, now: now, into: &effects)
+    case .assigned(let release, let shards): begin(release, shards, into: &effects)
     case .loaded(let release, let shardCount, let shard, let size):
       hold(release, shardCount, shard)
       bytes[release, default: [:]][shard] = size
-    case .loadFailed(let release, let shardCount, let shard): loadFailed(release, shardCount, shard)
+    case .loadFailed(let release, _, let shard, let why): loadFailed(release, shard, why)
     case .scoreRequested(let call, let request, let deadline):
       accept(call, request, deadline: deadline, now: now, into: &effects)
     case .lookupRequested(let call, let request):
@@ -192,6 +195,7 @@ public struct WorkerNode: Sendable {
       unload(call, order, into: &effects)
       let ready = holding(order.release)?.ready ?? []
       for shard in order.shards where !ready.contains(shard) { bytes[order.release]?[shard] = nil }
+      if bytes[order.release]?.isEmpty == true { bytes[order.release] = nil }
     case .cancelled(let call): cancel(call, into: &effects)
     case .scored(let call, let result): finished(call, result, now: now, into: &effects)
     case .joined(let coordinator, let result): joined(coordinator, result, now: now, into: &effects)
@@ -241,6 +245,7 @@ public struct WorkerNode: Sendable {
     }
     holdings[index].loading.removeAll { $0 == shard }
     holdings[index].failed.removeAll { $0 == shard }
+    if holdings[index].failed.isEmpty { holdings[index].failure = "" }
     guard !holdings[index].ready.contains(shard) else { return }
     holdings[index].shardCount = shardCount
     holdings[index].ready.append(shard)

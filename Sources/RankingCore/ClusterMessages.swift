@@ -10,16 +10,21 @@ public struct WorkerStatus: Sendable, Equatable {
     public var ready: [ShardID]
     /// Being read into memory, ascending.
     public var loading: [ShardID]
-    /// Could not be loaded, ascending; the worker's log says why.
+    /// Could not be loaded, ascending.
     public var failed: [ShardID]
+    /// Why the last of them could not, at most `failureBytes`; empty where none failed.
+    public var failure: String
+    public static let failureBytes = 300
     public init(
-      release: ModelVersion, shardCount: Int, ready: [ShardID], loading: [ShardID] = [], failed: [ShardID] = []
+      release: ModelVersion, shardCount: Int, ready: [ShardID], loading: [ShardID] = [], failed: [ShardID] = [],
+      failure: String = ""
     ) {
       self.release = release
       self.shardCount = shardCount
       self.ready = ready
       self.loading = loading
       self.failed = failed
+      self.failure = failure
     }
   }
   public var name: String

@@ -50,6 +50,26 @@ public protocol UserDirectory: AnyObject, Sendable {
   func record(of user: String) -> UserRecord?
 }
 
+/// A request that a bundle brings along: to warm it up with, and to see that its answers are right.
+public struct Rehearsal: Sendable {
+  public struct Expected: Sendable, Equatable {
+    public var id: String
+    /// Bit for bit.
+    public var score: Float
+    public init(id: String, score: Float) {
+      self.id = id
+      self.score = score
+    }
+  }
+  public var request: RankingRequest
+  /// The whole answer, in order; `nil` = for warming up only.
+  public var expected: [Expected]?
+  public init(request: RankingRequest, expected: [Expected]? = nil) {
+    self.request = request
+    self.expected = expected
+  }
+}
+
 public struct Release: Sendable {
   public var id: ModelVersion
   /// d, the length of every vector of this version.
@@ -67,6 +87,7 @@ public struct Release: Sendable {
   /// The mean user vector (summed in float64, rounded once): the query of an unknown user.
   public var coldStart: [Float]
   public var users: any UserDirectory
+  public var rehearsals: [Rehearsal] = []
 
   public init(
     id: ModelVersion, dimension: Int, itemsPerShard: [UInt64], userColumns: [Column], contextColumns: [Column],

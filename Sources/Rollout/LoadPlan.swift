@@ -39,7 +39,7 @@ public enum LoadPlan {
       case .undecided: break
       case .beside:
         if !releases.contains(where: { $0.id == new }) {
-          releases.append(PlacedRelease(id: new, bytesPerShard: bundle.bytesPerShard))
+          releases.append(beside(bundle, observed))
         }
       case .replicaByReplica:
         let old = ModelVersion(model: state.model, version: state.serving)
@@ -55,12 +55,18 @@ public enum LoadPlan {
     return releases + unwanted(document, observed, wanted)
   }
 
+  private static func beside(_ bundle: Observed.Bundle, _ observed: Observed) -> PlacedRelease {
+    PlacedRelease(
+      id: bundle.release, bytesPerShard: bundle.bytesPerShard,
+      holders: observed.holders(shards: bundle.bytesPerShard.count))
+  }
+
   /// What is wanted whatever rollouts do.
   private static func steady(_ document: RolloutDocument, _ observed: Observed) -> [PlacedRelease] {
     func placed(_ model: String, _ version: String) -> PlacedRelease? {
       let id = ModelVersion(model: model, version: version)
       guard let bundle = observed.bundle(id), !bundle.bytesPerShard.isEmpty else { return nil }
-      return PlacedRelease(id: id, bytesPerShard: bundle.bytesPerShard)
+      return beside(bundle, observed)
     }
     return document.models.compactMap { placed($0.model, $0.serving) }
       + document.models.flatMap { state in
@@ -84,7 +90,7 @@ public enum LoadPlan {
         guard let state = document[id.model], state.serving != id.version, !state.pinned.contains(id.version) else {
           continue
         }
-        let held = observed.workers.flatMap { $0.holding(id).map { $0.ready + $0.loading } ?? [] }
+        let held = observed.workers.flatMap { $0.holding(id).map { $0.ready + $0.loading + $0.failed } ?? [] }
         let shards = max(observed.bundle(id)?.bytesPerShard.count ?? 0, (held.map(\.index).max() ?? -1) + 1)
         guard shards > 0 else { continue }
         let isLeaving = state.rollout.map { !$0.isDrained && (id.version == $0.from || id.version == $0.to) } ?? false
@@ -159,7 +165,13 @@ public enum LoadPlan {
       taken + [PlacedRelease(id: new, bytesPerShard: bytes)], to: members, replicas: observed.replicas)
     let free = room(besides: taken, observed)
     let figures = "\(each) replicas of \(new) take \(Figure.bytes(need)), \(describe(free)) beside what must stay"
-    if placed[taken.count].allSatisfy({ $0.count == each }) { return .beside(figures) }
+    if let table = observed.holders(shards: bytes.count) {
+      if zip(members, free).allSatisfy({ member, free in free >= share(of: member.name, table, bytes) }) {
+        return .beside(figures)
+      }
+    } else if placed[taken.count].allSatisfy({ $0.count == each }) {
+      return .beside(figures)
+    }
 
     let besides = taken.filter { $0.id != old }
     let packed = pack(old, oldBytes, new, bytes, observed, room: room(besides: besides, observed))
@@ -171,6 +183,10 @@ public enum LoadPlan {
         + capacities(members))
   }
 
+  /// What the table gives one worker to hold.
+  private static func share(of name: String, _ table: [[String]], _ bytes: [UInt64]) -> UInt64 {
+    zip(table, bytes).reduce(0) { $1.0.contains(name) ? $0 &+ $1.1 : $0 }
+  }
   private static func sum(_ bytes: [UInt64]) -> UInt64 { bytes.reduce(0) { $0 &+ $1 } }
   private static func describe(_ free: [UInt64]) -> String {
     if free.contains(.max) { return "the \(free.count) workers do not all say how much room they have" }

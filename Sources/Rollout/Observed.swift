@@ -120,6 +120,8 @@ public struct Observed: Sendable {
 
   /// Workers per shard that placement aims at.
   public var replicas = 2
+  /// Per shard the names of the workers that hold it, of whatever version, where that is configured; `nil` = by hashing.
+  public var table: [[String]]?
   public var workers: [Worker] = []
   public var bundles: [Bundle] = []
   public var traffic: [Traffic] = []
@@ -127,6 +129,8 @@ public struct Observed: Sendable {
   public var metrics: [Metric] = []
   public init() {}
 
+  /// Who holds the shards of a version with so many; `nil` = by hashing.
+  func holders(shards: Int) -> [[String]]? { table.flatMap { $0.count == shards ? $0 : nil } }
   func bundle(_ release: ModelVersion) -> Bundle? { bundles.first { $0.release == release } }
   func counts(_ release: ModelVersion) -> TrafficCounts {
     traffic.first { $0.release == release }?.counts ?? TrafficCounts()

@@ -141,6 +141,8 @@ public struct RolloutError: Error, Sendable, Equatable, CustomStringConvertible 
     case notFound = "not_found"
     /// Right, but not now (HTTP 409).
     case conflict
+    /// The document cannot be read or changed just now (HTTP 503).
+    case unavailable
   }
   public var code: Code
   /// One sentence: what is wrong, where, and what is allowed.

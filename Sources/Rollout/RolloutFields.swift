@@ -121,6 +121,7 @@ extension RolloutSettings: Fields {
     try fields.object("rolling_back", &rollingBack)
     try fields.integers("canary_steps", &canarySteps, in: 1...10_000, most: FieldLimit.stepsMax)
     try fields.integer("shadow_share", &shadowShare, in: 0...10_000, isNeeded: false)
+    try fields.boolean("other_dimension", &allowsOtherDimension)
     try fields.object("guards", &guards)
     try fields.list("metrics", &metrics, most: FieldLimit.metricsMax)
     try fields.number("evidence", &evidence, in: 1...100)

@@ -107,8 +107,7 @@ private struct Look {
     if let problem = observed.bundle(new)?.problem { return "\(new) cannot be served: \(problem)" }
     if let why = broken ?? wrong ?? tripped { return why }
     guard rollout.stage != .load, let gap = watch.gapSince, now - gap >= settings.load.deadline else { return nil }
-    let shards = missing(atLeast: 1)
-    return "\(new) has had no ready replica of \(Figure.listed(shards)) for \(Figure.seconds(now - gap))"
+    return "\(new) has had no ready replica of \(Figure.listed(unheld)) for \(Figure.seconds(now - gap))"
   }
 
   /// Shards that several workers cannot load and nobody has: the bundle is at fault.
@@ -118,7 +117,7 @@ private struct Look {
       let failed = observed.workers.filter {
         $0.isUsable && $0.holding(new)?.failed.contains(ShardID(shard)) == true
       }
-      guard failed.count >= min(RolloutPolicy.brokenWorkers, need) else { continue }
+      guard failed.count >= min(RolloutPolicy.brokenWorkers, need(shard)) else { continue }
       let reason = failed.compactMap { $0.holding(new)?.failure }.first { !$0.isEmpty } ?? "see their logs"
       return "shard \(shard) of \(new) cannot be loaded by \(Figure.listed(failed.map(\.name))): \(reason)"
     }
@@ -157,15 +156,20 @@ private struct Look {
 
   // MARK: Forward
 
-  /// How many workers must have each shard ready.
-  private var need: Int {
-    let workers = observed.workers.count { $0.isUsable && $0.isEligible }
-    return rollout.memory == .replicaByReplica ? 1 : max(1, min(observed.replicas, workers))
+  /// How many workers must have a shard ready.
+  private func need(_ shard: Int) -> Int {
+    guard rollout.memory != .replicaByReplica else { return 1 }
+    let table = observed.holders(shards: observed.bundle(new)?.bytesPerShard.count ?? 0)
+    let workers = observed.workers.filter { $0.isUsable && $0.isEligible }
+    return max(
+      1,
+      table.map { table in workers.count { table[shard].contains($0.name) } } ?? min(observed.replicas, workers.count))
   }
-  private func missing(atLeast need: Int) -> [String] {
-    let ready = observed.readyReplicas(new)
-    return ready.indices.filter { ready[$0] < need }.map { "shard \($0)" }
+  private func missing(where isMissing: (_ shard: Int, _ ready: Int) -> Bool) -> [String] {
+    observed.readyReplicas(new).enumerated().filter { isMissing($0.offset, $0.element) }.map { "shard \($0.offset)" }
   }
+  private var unready: [String] { missing { $1 < need($0) } }
+  private var unheld: [String] { missing { $1 < 1 } }
   private var isComplete: Bool {
     let ready = observed.readyReplicas(new)
     return !ready.isEmpty && ready.allSatisfy { $0 > 0 }
@@ -180,7 +184,7 @@ private struct Look {
     case .load:
       if rollout.memory == .undecided { return memory }
       let ready = observed.readyReplicas(new)
-      guard isComplete, ready.allSatisfy({ $0 >= need }) else { return nil }
+      guard isComplete, unready.isEmpty else { return nil }
       return .on(.verify, step: 0, why: "\(ready.reduce(0, +)) replicas of \(ready.count) shards are ready")
     case .verify:
       let holders = observed.holders(new)
@@ -230,7 +234,7 @@ private struct Look {
       let failures = observed.workers.compactMap { worker in
         worker.holding(new).flatMap { $0.failure.isEmpty ? nil : "\(worker.name): \($0.failure)" }
       }
-      let text = "nothing more was loaded for \(time); not ready: \(Figure.listed(missing(atLeast: need)))"
+      let text = "nothing more was loaded for \(time); not ready: \(Figure.listed(unready))"
       return failures.isEmpty ? text : "\(text) (\(Figure.listed(failures)))"
     case .verify, .warm:
       let waiting = observed.holders(new).filter {
@@ -241,7 +245,7 @@ private struct Look {
       return "\(what) after \(time): \(Figure.listed(waiting.map(\.name)))\(golden)"
     case .shadow, .canary:
       if !unseenMetrics.isEmpty { return "no such metric for \(time): \(Figure.listed(unseenMetrics))" }
-      if !isComplete { return "not complete after \(time): \(Figure.listed(missing(atLeast: 1)))" }
+      if !isComplete { return "not complete after \(time): \(Figure.listed(unheld))" }
       let seen = rollout.stage == .shadow ? window.shadow.compared : window.new.requests
       return "only \(seen) of \(rollout.limits.minSample) \(rollout.stage == .shadow ? "pairs" : "requests") in \(time)"
     case .retire, .rollingBack: return ""

@@ -104,6 +104,10 @@ public struct RolloutSettings: Sendable, Equatable {
   /// more work.
   public var shadowShare = 1000
 
+  /// Whether the new version's vectors may have another length: requests that carry a vector, or the other version's,
+  /// would be refused.
+  public var allowsOtherDimension = false
+
   public var guards = GuardLimits()
   public var metrics: [MetricGuard] = []
   /// How unlikely a finding must be before a guard trips: the chance that one look at a sound version trips one guard

@@ -75,8 +75,11 @@ final class Flight: @unchecked Sendable {
   var token: RequestToken = 0
   var isOpen = false
   var request = RankingRequest()
-  /// Index into the catalogue: the pin. Never changes.
+  /// Its version's place in the catalogue: the pin. Never changes.
   var entry = 0
+  /// Which of each shard's replicas is asked; nil = the best.
+  var replica: Int?
+  var hasNaN = false
   var release: ModelVersion
   var start = Instant(nanoseconds: 0)
   /// When the answer is put together with what is there.
@@ -149,6 +152,8 @@ final class Flight: @unchecked Sendable {
     history = ShardedOrdinals()
     excludedOrdinal = nil
     mayHedge = true
+    replica = nil
+    hasNaN = false
     isEarlyArmed = false
     itemsPerShard = release.itemsPerShard
     itemCount = release.itemCount
@@ -218,6 +223,7 @@ final class Flight: @unchecked Sendable {
     for index in shards.indices where !shards[index].isSettled { miss(ShardID(index), .timeout) }
   }
 
+  var origin: Router.Origin { Router.Origin(release: release, wanted: query.k, hasNaN: hasNaN, startedAt: start) }
   var isSettled: Bool { unsettled == 0 }
   /// The share of the items in `count` of them; 1 exactly for all.
   private func share(_ count: UInt64) -> Double {

@@ -27,11 +27,22 @@ public struct Router {
     case score(LegID, WorkerID, ScoreRequest, timeout: Duration)
     case lookup(LegID, WorkerID, LookupRequest, timeout: Duration)
     case cancel(LegID, WorkerID)
-    case answer(RequestToken, Result<Answer, RankingError>)
+    /// - Parameter origin: nil = it was refused before it got a version.
+    case answer(RequestToken, Result<Answer, RankingError>, origin: Origin?)
     /// The worker answered a request that was sent at this instant: a sign of life.
     case heartbeat(WorkerID, sentAt: Instant)
     /// The worker said that it has none of these shards of this version.
     case lacks(WorkerID, ModelVersion, [ShardID])
+  }
+
+  /// Which version a request had, and what its answer does not say: for counts by version.
+  public struct Origin: Sendable, Equatable {
+    public var release: ModelVersion
+    /// How many items it wanted.
+    public var wanted: Int
+    /// A ranker gave NaN for some item.
+    public var hasNaN: Bool
+    public var startedAt: Instant
   }
 
   /// What happened so far, for metrics.
@@ -92,6 +103,11 @@ public struct Router {
     catalog.add(release, members: members)
   }
 
+  /// No further request gets this version.
+  public mutating func forget(_ release: ModelVersion) { catalog.forget(release) }
+  /// Which versions requests may get from now on.
+  public mutating func offer(_ offers: [VersionOffer]) { catalog.offer(offers) }
+
   /// Members came, went, or hold something else.
   public mutating func refresh(members: [Member], now: Instant) {
     book.admit(members.count, now: now)
@@ -137,22 +153,23 @@ public struct Router {
 
   /// - Parameter deadline: when the answer must have left; the request's own `timeout` is already in it.
   public mutating func requested(
-    _ token: RequestToken, _ request: RankingRequest, deadline: Deadline, now: Instant, into effects: inout [Effect]
+    _ token: RequestToken, _ request: RankingRequest, deadline: Deadline, wish: VersionWish = .serving, now: Instant,
+    into effects: inout [Effect]
   ) {
     guard inFlight < policy.requestsInFlightMax else {
       counters.refused += 1
       let error = RankingError(
         .overloaded, "\(inFlight) requests are in flight, the most this coordinator takes; try again shortly")
-      effects.append(.answer(token, .failure(error)))
+      effects.append(.answer(token, .failure(error), origin: nil))
       return
     }
     do throws(RankingError) {
-      let flight = try open(token, request, deadline: deadline, now: now)
+      let flight = try open(token, request, deadline: deadline, wish, now: now)
       if flight.phase == .scoring { flight.planTasks() }
       launch(flight, now: now, into: &effects)
       proceed(flight, now: now, into: &effects)
     } catch {
-      effects.append(.answer(token, .failure(error)))
+      effects.append(.answer(token, .failure(error), origin: nil))
     }
   }
 
@@ -178,6 +195,7 @@ public struct Router {
       if isValid(reply, for: leg, of: flight) {
         replied(leg, now: now, into: &effects)
         counters.droppedNaN += UInt64(reply.droppedNaN)
+        if reply.droppedNaN > 0 { flight.hasNaN = true }
         flight.merged.join(reply.items)
         settle(leg, of: flight, answered: reply.shards, now: now, into: &effects)
       } else {
@@ -200,7 +218,7 @@ public struct Router {
     let leg = end(id, of: flight)
     switch result {
     case .success(let reply):
-      let dimension = catalog.entries[flight.entry].release.dimension
+      let dimension = catalog[flight.entry].release.dimension
       let isValid =
         reply.release == flight.release && reply.shards.allSatisfy(flight.legShards[leg.shards].contains)
         && reply.found.allSatisfy { $0.vector.count == dimension }
@@ -250,10 +268,10 @@ public struct Router {
   // MARK: Flights
 
   private mutating func open(
-    _ token: RequestToken, _ request: RankingRequest, deadline: Deadline, now: Instant
+    _ token: RequestToken, _ request: RankingRequest, deadline: Deadline, _ wish: VersionWish, now: Instant
   ) throws(RankingError) -> Flight {
-    let entry = try catalog.pin(model: request.model, version: request.version)
-    let release = catalog.entries[entry].release
+    let entry = try catalog.pin(model: request.model, version: request.version, wish: wish)
+    let release = catalog[entry].release
     let slot: UInt32
     if let free = freeSlots.popLast() {
       slot = free
@@ -265,6 +283,10 @@ public struct Router {
     flight.begin(
       id: FlightID(slot: slot, use: flight.id.use &+ 1), token: token, request: request, entry: entry,
       release: release, start: now, mergeBy: policy.mergeBy(start: now, deadline: deadline))
+    if case .exactly(_, let replica) = wish {
+      flight.replica = replica
+      flight.mayHedge = false
+    }
     do throws(RankingError) {
       try flight.resolveSubject(release)
     } catch {
@@ -273,6 +295,7 @@ public struct Router {
       throw error
     }
     byToken[token] = flight.id
+    catalog.began(entry)
     pruneDeadlines()
     deadlines.insert(DeadlineHeap.Entry(at: flight.mergeBy, flight: flight.id, purpose: .merge))
     return flight
@@ -289,6 +312,7 @@ public struct Router {
     flight.shared = nil
     freeSlots.append(flight.id.slot)
     byToken[flight.token] = nil
+    catalog.ended(flight.entry)
   }
 }
 

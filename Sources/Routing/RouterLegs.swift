@@ -70,7 +70,7 @@ extension Router {
     if flight.request.sticky { rules.stickiness = Self.stickiness(flight.request) }
     for index in flight.shards.indices where flight.shards[index].state == .waiting {
       let shard = ShardID(index)
-      switch book.choose(catalog.entries[flight.entry].replicas[shard], rules, now: now) {
+      switch choose(catalog[flight.entry].replicas[shard], flight, rules, now: now) {
       case .none: flight.miss(shard, .noReadyReplica)
       case .worker(let worker):
         if plan.add(shard, worker) { book.records[worker.index].plan = book.plan }
@@ -96,6 +96,13 @@ extension Router {
     hedgeOverdue(now: now, into: &effects)
   }
 
+  private mutating func choose(
+    _ replicas: [WorkerID], _ flight: Flight, _ rules: ChoiceRules, now: Instant
+  ) -> ReplicaChoice {
+    guard let place = flight.replica else { return book.choose(replicas, rules, now: now) }
+    return replicas.isEmpty ? .none : .worker(replicas[place % replicas.count])
+  }
+
   /// The counts that grew while shards were assigned; `sendPlan` counts what is really sent.
   private mutating func unplan() {
     for group in plan.groups { book.records[group.worker.index].shardsInFlight -= group.count }
@@ -105,8 +112,9 @@ extension Router {
     counters.refused += 1
     let error = RankingError(
       .overloaded, "no replica of shard \(shard) has room for another request; try again shortly")
+    let origin = flight.origin
     close(flight)
-    effects.append(.answer(flight.token, .failure(error)))
+    effects.append(.answer(flight.token, .failure(error), origin: origin))
   }
 
   private static func stickiness(_ request: RankingRequest) -> UInt64 {
@@ -153,7 +161,7 @@ extension Router {
     request.tasks.reserveCapacity(range.count)
     for shard in flight.legShards[range] { request.tasks.append(flight.tasks[shard.index]) }
     if kind == .retry, policy.planted.contains(.versionNotPinnedOnRetry),
-      let other = catalog.entries.last(where: { $0.isPublished && $0.release.id.model == flight.release.model })
+      let other = catalog.entries.last(where: { $0.isPublished && $0.id.model == flight.release.model })
     {
       var query = flight.query
       query.release = other.release.id
@@ -199,7 +207,7 @@ extension Router {
   /// Whether all items are explained, in numbers that can be written, or none where nobody asked.
   private func hasExplanations(_ items: ScoredList, for flight: Flight) -> Bool {
     guard flight.query.explain, items.count > 0 else { return items.explanations == nil }
-    let width = ContributionLayout(catalog.entries[flight.entry].release).width
+    let width = ContributionLayout(catalog[flight.entry].release).width
     return items.explanations?.isWellFormed(items: items.count, width: width) ?? false
   }
 
@@ -262,7 +270,7 @@ extension Router {
       }
       let rules = ChoiceRules(
         priority: flight.request.priority, tried: (progress.worker, progress.hedgeWorker), mayOverfill: true)
-      switch book.choose(catalog.entries[flight.entry].replicas[shard], rules, now: now) {
+      switch book.choose(catalog[flight.entry].replicas[shard], rules, now: now) {
       case .worker(let worker):
         if plan.add(shard, worker) { book.records[worker.index].plan = book.plan }
       case .none, .full: flight.miss(shard, reason)
@@ -328,7 +336,7 @@ extension Router {
   /// room for are left out.
   private mutating func planCover(of leg: Leg, of flight: Flight, now: Instant) {
     plan.removeAll()
-    let replicas = catalog.entries[flight.entry].replicas
+    let replicas = catalog[flight.entry].replicas
     var open = flight.legShards[leg.shards].filter {
       let progress = flight.shards[$0.index]
       return !progress.isSettled && !progress.isHedged && progress.legs == 1

@@ -16,7 +16,7 @@ extension Router {
         throw RankingError(
           .unavailable, "the vectors that the request names cannot be had: \(Self.listed(missing))", missing: missing)
       }
-      try flight.resolveLookups(catalog.entries[flight.entry].release)
+      try flight.resolveLookups(catalog[flight.entry].release)
       flight.planTasks()
       launch(flight, now: now, into: &effects)
       proceed(flight, now: now, into: &effects)
@@ -64,7 +64,7 @@ extension Router {
       quality: Double(flight.query.candidates) / Double(flight.request.candidatesAsked), unknown: unknown,
       requestID: flight.request.requestID, took: now - flight.start)
     if flight.query.explain {
-      answer.contributionNames = ContributionLayout.names(catalog.entries[flight.entry].release)
+      answer.contributionNames = ContributionLayout.names(catalog[flight.entry].release)
     }
     return .success(answer)
   }
@@ -88,8 +88,9 @@ extension Router {
     _ flight: Flight, _ outcome: Result<Answer, RankingError>, now: Instant, into effects: inout [Effect]
   ) {
     cancelOpenLegs(flight, now: now, isTimeout: now >= flight.mergeBy, into: &effects)
+    let origin = flight.origin
     close(flight)
-    effects.append(.answer(flight.token, outcome))
+    effects.append(.answer(flight.token, outcome, origin: origin))
   }
 
   static func listed(_ missing: [Coverage.Missing]) -> String {

@@ -1,3 +1,4 @@
+import Agreement
 import Foundation
 import RankingCore
 import Routing
@@ -56,6 +57,10 @@ public struct CoordinatorConfiguration: Sendable {
   public var discover: [SocketAddress] = []
   /// Replicas per shard when this coordinator places shards on workers; `nil` = it does not.
   public var replicas: Int?
+  /// Per shard the names of the workers that hold it, where that is not left to hashing.
+  public var table: [[String]]?
+  /// Where the agreed document is kept that says which versions serve; `nil` = nowhere: `models` is all there is.
+  public var state: StateConfiguration?
   /// A worker that has been down for so long is given up: its shards are placed on others. `nil` = the usual time.
   public var replacedAfter: Duration?
   /// While a request or two are in flight: how long to look for replies before going to sleep. Sleeping and waking cost
@@ -71,7 +76,7 @@ public struct CoordinatorConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement", "health", "routing",
-      "busy_poll_us",
+      "busy_poll_us", "state",
     ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
@@ -90,9 +95,11 @@ public struct CoordinatorConfiguration: Sendable {
     discover = try json.texts("discover").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
     if let busyPoll = try json.integer("busy_poll_us", in: 0...1000) { self.busyPoll = .microseconds(busyPoll) }
     if let placement = try json.child("placement") {
-      try placement.allow(["replicas"])
+      try placement.allow(["replicas", "table"])
       replicas = try placement.integer("replicas", in: 1...16) ?? 2
+      table = try placement.table("table")
     }
+    if let state = try json.child("state") { self.state = try Self.state(state) }
     if let health = try json.child("health") {
       try health.allow(["replaced_after_ms"])
       let replacedAfter = try health.integer("replaced_after_ms", in: 1...86_400_000)
@@ -111,9 +118,31 @@ public struct CoordinatorConfiguration: Sendable {
     }
   }
 
+  private static func state(_ json: ConfigurationFile) throws(ConfigurationError) -> StateConfiguration {
+    try json.allow(["directory", "etcd", "prefix"])
+    if let directory = try json.text("directory") {
+      guard json.object["etcd"] == nil, !directory.isEmpty else {
+        throw ConfigurationError("\(json.place): give \"directory\" or \"etcd\", not both")
+      }
+      return .directory(directory)
+    }
+    let endpoints = try json.texts("etcd").map { (text) throws(ConfigurationError) in
+      guard let endpoint = EtcdEndpoint(text) else {
+        throw ConfigurationError("\(json.place): \"\(text)\" is no endpoint of etcd; write host:port")
+      }
+      return endpoint
+    }
+    guard !endpoints.isEmpty else {
+      throw ConfigurationError("\(json.place): give \"directory\" (one coordinator) or \"etcd\" (a list of host:port)")
+    }
+    return .etcd(endpoints: endpoints, prefix: try json.text("prefix") ?? "/shortlist")
+  }
+
   public func validate() throws(ConfigurationError) {
     guard !store.isEmpty else { throw ConfigurationError("\"store\" is needed: the directory that holds the bundles") }
-    guard !models.isEmpty else { throw ConfigurationError("\"models\" is empty: name at least one model and version") }
+    guard !models.isEmpty || state != nil else {
+      throw ConfigurationError("\"models\" is empty: name at least one model and version")
+    }
     guard !workers.isEmpty || admin != nil || !discover.isEmpty else {
       throw ConfigurationError(
         "no worker can ever be found: give \"workers\", or \"discover\" (DNS names), or \"admin\" (where workers join)")
@@ -260,6 +289,14 @@ struct ConfigurationFile {
       throw ConfigurationError("\(place): \"\(key)\" must be a list of texts")
     }
     return texts
+  }
+  /// A list of lists of texts.
+  func table(_ key: String) throws(ConfigurationError) -> [[String]]? {
+    guard let value = object[key] else { return nil }
+    guard let table = value as? [[String]], !table.contains([]) else {
+      throw ConfigurationError("\(place): \"\(key)\" must be a list with a list of names for each shard")
+    }
+    return table
   }
   func child(_ key: String) throws(ConfigurationError) -> ConfigurationFile? {
     guard let value = object[key] else { return nil }

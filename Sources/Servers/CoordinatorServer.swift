@@ -1,9 +1,11 @@
 import Bundles
+import CLinux
 import Glibc
 import HTTP2
 import Membership
 import Nodes
 import RankingCore
+import Rollout
 import Routing
 import Transport
 import Wire
@@ -29,6 +31,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private var clients: [HTTPClient?] = []
   private let node: CoordinatorNode
   private var adminStreams: [CallToken: ServerStream] = [:]
+  private let store: StoreLink?
+  /// Reads versions, away from the loop; where versions come and go.
+  private let loader: ComputePool<Void>?
   private var seeds: SeededGenerator
   private var events: [CoordinatorEvent] = []
   private var effects: [CoordinatorEffect] = []
@@ -58,6 +63,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     let server = try CoordinatorServer(configuration)
     server.start()
     server.loop.run()
+    server.loader?.stop()
     return 0
   }
 
@@ -86,11 +92,18 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       settings.coordinators =
         ["\(SocketAddress(host: address.host, port: admin.port))"] + configuration.peers.map(\.description)
     }
+    settings.table = configuration.table
+    settings.hasDocument = configuration.state != nil
+    settings.initial = configuration.models
+    store = configuration.state.map { [loop] in
+      StoreLink($0, name: configuration.name, loop: loop, seed: random.next())
+    }
+    loader = store.map { _ in Signals.blocked { ComputePool(threads: 1) {} } }
     node = CoordinatorNode(settings: settings, seed: random.next(), now: loop.freshNow())
     requestIDs = SeededGenerator(seed: random.next())
     server.delegate = self
     admin?.delegate = self
-    for release in configuration.models {
+    for release in store == nil ? configuration.models : [] {
       send(.loaded(try ReleaseLoading.release(release, store: configuration.store)))
     }
   }
@@ -98,6 +111,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private func start() {
     shutdown = Shutdown(on: loop) { [unowned self] in
       send(.draining)
+      store?.store.stop {}
       admin?.stop(limit: .seconds(1)) {}
       server.stop(limit: .seconds(9)) { self.loop.stop() }
     }
@@ -110,6 +124,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       send(.configured(name: worker.name, address: worker.address.description))
     }
     for name in configuration.discover { resolve(name) }
+    store?.start { [unowned self] in send($0) }
   }
 
   /// Asks for the addresses of a name, on a thread of its own, as a resolver may block for long; and again a few
@@ -147,11 +162,38 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   private func handle(_ event: CoordinatorEvent) {
+    if store != nil { setWallClock() }
     node.handle(event, now: loop.freshNow(), into: &effects)
     swap(&effects, &carried)
     for effect in carried { carryOut(effect) }
     carried.removeAll(keepingCapacity: true)
   }
+
+  private func setWallClock() {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    node.wallMilliseconds = time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+  }
+
+  /// Reads a version on the loader's thread.
+  private func loadRelease(_ id: ModelVersion) {
+    let (loop, this, directory) = (loop, Unchecked(self), configuration.store)
+    loader?.submit {
+      let loaded = Result { try ReleaseLoading.release(id, store: directory) }
+      clinux_trim()
+      loop.execute {
+        switch loaded {
+        case .success(let release): this.value.send(.loaded(release))
+        case .failure(let error):
+          Log.line(this.value.configuration.name, "\(id) cannot be served: \(error)")
+          this.value.send(.releaseFailed(id, why: "\(error)"))
+        }
+      }
+    }
+  }
+
+  /// Whether orders may be given at this very instant.
+  private var mayDrive: Bool { store.map { $0.drives(now: loop.freshNow()) } ?? true }
 
   private func carryOut(_ effect: CoordinatorEffect) {
     switch effect {
@@ -185,12 +227,25 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     case .wake(let at): loop.arm(timer, at: at)
     case .connect(let worker, let address): connect(worker, address)
     case .disconnect(let worker): disconnect(worker)
-    case .load(let worker, let order): give(worker, Self.loadHead, order)
-    case .unload(let worker, let order): give(worker, Self.unloadHead, order)
+    case .load(let worker, let order): if mayDrive { give(worker, Self.loadHead, order) }
+    case .unload(let worker, let order): if mayDrive { give(worker, Self.unloadHead, order) }
+    case .rollout(let effect): carryOut(effect)
     case .replyJoin(let call, .success(let reply)): replyAdmin(call, reply.encoded())
     case .replyJoin(let call, .failure(let failure)): refuseAdmin(call, GRPC.status(of: failure))
     case .replyLeave(let call, let reply): replyAdmin(call, reply.encoded())
     case .memberChanged(let worker, let state): announce(worker, state)
+    }
+  }
+
+  private func carryOut(_ effect: RolloutEffect) {
+    switch effect {
+    case .commit(let order): store?.commit(order) { [unowned self] in send($0) }
+    case .load(let id): loadRelease(id)
+    case .forget(let id): Log.line(configuration.name, "\(id) is no longer needed here")
+    case .reply(let call, .success(let entry)): replyAdmin(call, Heads.json, RolloutAPI.body(entry))
+    case .reply(let call, .failure(let error)): refuseAdmin(call, error)
+    case .decided(let entry): Log.line(configuration.name, RolloutPages.line(entry))
+    case .measure(let names): send(.measured(RolloutPages.metrics(names, in: metricsText())))
     }
   }
 
@@ -280,19 +335,30 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
 
   // MARK: The admin address
 
-  /// Workers join and leave here, and people look: `GET /v1/cluster`.
+  /// Workers join and leave here, and people look and steer.
   private func receivedByAdmin(_ stream: ServerStream, _ admin: HTTPServer) {
-    if stream.isMethod("GET"), stream.isPath("/v1/cluster") {
-      return admin.respond(stream, head: Heads.json, body: ClusterJSON.write(node, now: loop.now))
-    }
-    guard stream.isMethod("POST"), stream.headers.hasPrefix("content-type", "application/grpc") else {
-      return admin.respond(
-        stream, head: Heads.error(404), body: Array("GET /v1/cluster, or gRPC shortlist.v1.Coordinator\n".utf8))
+    if stream.isMethod("GET") {
+      if stream.isPath("/v1/cluster") {
+        return admin.respond(stream, head: Heads.json, body: ClusterJSON.write(node, now: loop.now))
+      }
+      let path = stream.path
+      if path == RolloutAPI.path { return showRollouts(stream, admin) }
+      let parts = path.split(separator: "?", maxSplits: 1)
+      if parts.first == RolloutAPI.historyPath[...] { return showHistory(stream, parts.dropFirst().first ?? "") }
     }
     lastToken += 1
-    stream.token = lastToken
-    adminStreams[lastToken] = stream
     let call = lastToken
+    stream.token = call
+    adminStreams[call] = stream
+    if stream.isMethod("POST"), stream.isPath("/v1/rollouts") { return command(call, stream) }
+    guard stream.isMethod("POST"), stream.headers.hasPrefix("content-type", "application/grpc") else {
+      return refuseAdmin(
+        call,
+        RolloutError(
+          .notFound,
+          "no such path; there are GET /v1/cluster, GET and POST \(RolloutAPI.path), GET \(RolloutAPI.historyPath), "
+            + "and gRPC shortlist.v1.Coordinator"))
+    }
     stream.body.withUnsafeBytes { raw in
       switch GRPC.message(raw) {
       case .failure(let error): refuseAdmin(call, error)
@@ -310,6 +376,54 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
         }
       }
     }
+  }
+
+  private func showRollouts(_ stream: ServerStream, _ admin: HTTPServer) {
+    guard let view = node.rollouts else { return respond(stream, admin, Self.noDocument) }
+    admin.respond(stream, head: Heads.json, body: RolloutAPI.body(view))
+  }
+
+  private func showHistory(_ stream: ServerStream, _ query: Substring) {
+    guard let admin else { return }
+    do throws(RolloutError) {
+      guard let store else { throw Self.noDocument }
+      let (from, limit) = try RolloutAPI.range(query)
+      lastToken += 1
+      let call = lastToken
+      stream.token = call
+      adminStreams[call] = stream
+      store.store.history(from: from, limit: limit) { [unowned self] result in
+        switch result {
+        case .success(let entries): replyAdmin(call, Heads.json, RolloutAPI.body(entries))
+        case .failure(let error): refuseAdmin(call, RolloutError(.unavailable, "\(error)"))
+        }
+      }
+    } catch {
+      respond(stream, admin, error)
+    }
+  }
+
+  private func command(_ call: CallToken, _ stream: ServerStream) {
+    do throws(RolloutError) {
+      let command = try RolloutAPI.parse(stream.body)
+      send(.commanded(call, command.command, who: command.who))
+    } catch {
+      refuseAdmin(call, error)
+    }
+  }
+
+  private static let noDocument = RolloutError(
+    .notFound, "this coordinator has no agreed document: its configuration names no \"state\"")
+  private func respond(_ stream: ServerStream, _ admin: HTTPServer, _ error: RolloutError) {
+    admin.respond(stream, head: Heads.error(RolloutAPI.status(error.code)), body: RolloutAPI.body(error))
+  }
+  private func replyAdmin(_ call: CallToken, _ head: ResponseHead, _ body: [UInt8]) {
+    guard let stream = adminStreams.removeValue(forKey: call) else { return }
+    admin?.respond(stream, head: head, body: body)
+  }
+  private func refuseAdmin(_ call: CallToken, _ error: RolloutError) {
+    guard let stream = adminStreams.removeValue(forKey: call), let admin else { return }
+    respond(stream, admin, error)
   }
   private func replyAdmin(_ call: CallToken, _ message: [UInt8]) {
     guard let stream = adminStreams.removeValue(forKey: call) else { return }
@@ -438,7 +552,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       json.literal(",\"version\":")
       json.string(entry.release.id.version)
       json.literal(",\"serving\":")
-      json.boolean(!entries[(index + 1)...].contains { $0.release.id.model == entry.release.id.model })
+      json.boolean(node.isServing(entry.id))
       json.literal(",\"published\":")
       json.boolean(entry.isPublished)
       json.literal(",\"items\":")

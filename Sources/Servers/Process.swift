@@ -31,6 +31,18 @@ enum Announcement {
   static func admin(_ address: SocketAddress) { Log.write(1, "admin http://\(address)\n") }
 }
 
+enum Signals {
+  /// Threads that are started in `body` never take them: the loop alone does.
+  static func blocked<Result>(_ body: () -> Result) -> Result {
+    var set = sigset_t()
+    sigemptyset(&set)
+    sigaddset(&set, SIGTERM)
+    sigaddset(&set, SIGINT)
+    pthread_sigmask(SIG_BLOCK, &set, nil)
+    return body()
+  }
+}
+
 /// SIGTERM or SIGINT once: leave in order. Twice: leave now.
 final class Shutdown {
   private var source: SignalSource?
@@ -97,7 +109,7 @@ enum Heads {
   static let json = ResponseHead(200, [("content-type", "application/json")])
   private static let errors: [Int: ResponseHead] = {
     var heads: [Int: ResponseHead] = [:]
-    for status in [400, 404, 405, 413, 499, 500, 504] {
+    for status in [400, 404, 405, 409, 413, 499, 500, 504] {
       heads[status] = ResponseHead(status, [("content-type", "application/json")])
     }
     heads[503] = ResponseHead(503, [("content-type", "application/json"), ("retry-after", "1")])

@@ -86,20 +86,10 @@ public final class WorkerServer: HTTPServerDelegate {
     var policy = WorkerPolicy(running: threads, cores: cores)
     if let size = configuration.togetherKiB { policy.togetherBytesMin = UInt64(size) << 10 }
     node = WorkerNode(settings: settings, policy: policy)
-    // Signals are blocked before the threads start, so that the loop alone takes them.
-    (pool, loader) = Self.withSignalsBlocked {
+    (pool, loader) = Signals.blocked {
       (ComputePool(threads: threads) { LegScorer() }, ComputePool(threads: 1) {})
     }
     server.delegate = self
-  }
-
-  private static func withSignalsBlocked<Result>(_ body: () -> Result) -> Result {
-    var set = sigset_t()
-    sigemptyset(&set)
-    sigaddset(&set, SIGTERM)
-    sigaddset(&set, SIGINT)
-    pthread_sigmask(SIG_BLOCK, &set, nil)
-    return body()
   }
 
   private func start() {
@@ -108,9 +98,10 @@ public final class WorkerServer: HTTPServerDelegate {
       send(.draining)
     }
     server.start()
-    let wanted = configuration.holdings.flatMap { holding in holding.shards.map { (holding.release, $0) } }
-    awaited = wanted.count
-    for (release, shard) in wanted { load(release, shard) }
+    for holding in configuration.holdings {
+      awaited += Set(holding.shards).count
+      send(.assigned(holding.release, holding.shards))
+    }
     announceWhenReady()
     if !configuration.join.isEmpty { send(.join(coordinators: configuration.join.map(\.description))) }
   }
@@ -141,7 +132,7 @@ public final class WorkerServer: HTTPServerDelegate {
       send(.loaded(id, shardCount: release.shardCount, shard, bytes: UInt64(slice.memoryFootprint)))
     } catch {
       Log.line(configuration.name, "shard \(shard) of \(id) is not served: \(error)")
-      send(.loadFailed(id, shardCount: hosted[id]?.shardCount ?? 0, shard))
+      send(.loadFailed(id, shardCount: hosted[id]?.shardCount ?? 0, shard, why: "shard \(shard): \(error)"))
     }
     countBytes()
     if awaited > 0 {

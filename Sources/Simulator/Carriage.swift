@@ -72,7 +72,7 @@ extension World {
     case .disconnect(let worker): if let index = route(c, worker) { drop(c, index) }
     case .load(let worker, let order): give(c, worker, .load, order)
     case .unload(let worker, let order): give(c, worker, .unload, order)
-    case .replyJoin, .replyLeave, .memberChanged: break
+    case .replyJoin, .replyLeave, .memberChanged, .rollout: break
     }
     return nil
   }

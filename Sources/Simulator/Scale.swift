@@ -124,7 +124,7 @@ public struct ScaleSimulation {
         case .wake(let at):
           wish += 1
           queue.schedule(.woke(wish), at: max(at, now))
-        case .lookup, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload, .memberChanged: break
+        case .lookup, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload, .memberChanged, .rollout: break
         }
       }
     }

@@ -379,7 +379,7 @@ final class World {
     let isLive = now >= fate.liveFrom
     let node = coordinators[coordinator].node
     var ready: UInt64 = 0
-    let pinned = node.router.catalog.entries.last { request.version == nil || $0.release.id.version == request.version }
+    let pinned = node.router.catalog.entries.last { request.version == nil || $0.id.version == request.version }
     if let pinned, request.version != nil || catalogue.versions.count == 1 {
       for shard in 0..<catalogue.shards where !pinned.replicas.replicas[shard].isEmpty { ready |= 1 << UInt64(shard) }
     }

@@ -26,6 +26,7 @@ extension WorkerStatus {
         writer.packedVarints(4, holding.ready)
         writer.packedVarints(5, holding.loading)
         writer.packedVarints(6, holding.failed)
+        writer.string(7, holding.failure)
       }
     }
     writer.uint(5, UInt64(queued))
@@ -75,6 +76,7 @@ extension WorkerStatus {
       case 4: holding.ready += try shards(&reader)
       case 5: holding.loading += try shards(&reader)
       case 6: holding.failed += try shards(&reader)
+      case 7: holding.failure = try reader.string(maxBytes: Holding.failureBytes)
       default: try reader.skip()
       }
     }

@@ -40,7 +40,8 @@ struct ImportRule {
     Target(
       folder: "Sources/Servers", kind: .edge,
       imports: [
-        "CLinux", "RankingCore", "Wire", "Membership", "Routing", "Nodes", "Scoring", "Bundles", "HTTP2", "Transport",
+        "CLinux", "RankingCore", "Wire", "Membership", "Routing", "Rollout", "Nodes", "Scoring", "Bundles", "HTTP2",
+        "Transport", "Agreement",
       ]),
     Target(
       folder: "Sources/Benchmarks", kind: .compute, imports: ["CScoring", "RankingCore", "Scoring", "Servers"]),

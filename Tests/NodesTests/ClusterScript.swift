@@ -70,7 +70,7 @@ struct ClusterScript {
         precondition(answers[token] == nil, "request \(token) was answered twice")
         answers[token] = outcome
       case .wake(let at): wakeAt = at
-      case .memberChanged, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload: break
+      case .memberChanged, .rollout, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload: break
       }
     }
   }

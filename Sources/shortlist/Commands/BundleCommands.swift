@@ -47,8 +47,12 @@ extension Command {
       options.rankers = call.texts("ranker").map { RankerInput(parsing: $0) }
       options.schema = call.optional("schema")
       let progress = ProgressLine("bundle")
-      let summary = try BundleBuilder(options).build { progress.update($0, of: $1) }
+      let golden = GoldenAnswers()
+      let summary = try BundleBuilder(options).build(rehearse: golden.lines) { progress.update($0, of: $1) }
       progress.finish()
+      if golden.isEmpty {
+        Console.warn("warning: \(options.release) gives none of the tried users a single item")
+      }
       print(
         call.json
           ? """

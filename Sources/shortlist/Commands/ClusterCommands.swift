@@ -39,6 +39,7 @@ extension Command {
       .integer("replicas", "on how many workers each shard is", in: 1...64, standard: 2),
       .flag("join", "workers join, and the first coordinator places the shards"),
       .integer("coordinators", "how many coordinators", in: 1...16, standard: 1),
+      .text("etcd", "HOST:PORT,…", "where several coordinators agree on rollouts"),
       .text("zones", "A,B,…", "the workers' zones in turn (with --join); replicas go to different ones"),
       .integer("port", "the first coordinator's port; 0 = a free one", in: 0...65535, standard: 0),
       .integer("scoring-threads", "compute threads per worker", in: 1...256, standard: 1),

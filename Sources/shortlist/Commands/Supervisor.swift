@@ -27,6 +27,8 @@ struct Supervisor {
       guard options.joins else { throw UsageError("--zones needs --join: shards are placed by zone only then") }
       options.zones = zones.split(separator: ",").map(String.init)
     }
+    options.rollouts = true
+    options.etcd = invocation.optional("etcd")?.split(separator: ",").map(String.init) ?? []
     options.port = UInt16(invocation.integer("port"))
     options.scoringThreads = invocation.integer("scoring-threads")
     options.directory = ClusterHarness.StateDirectory(path: Command.stateDirectory(invocation).path)
@@ -52,6 +54,11 @@ struct Supervisor {
       try Console.printJSON(cluster.state)
     } else {
       Console.print("ready \(cluster.url)")
+    }
+    if options.etcd.isEmpty, options.coordinators > 1 {
+      Console.warn("no rollouts: several coordinators agree on the versions by --etcd HOST:PORT only")
+    } else {
+      Console.warn("rollouts and status at \(cluster.admin)")
     }
     let others = cluster.coordinators.dropFirst().map(\.url)
     Console.warn(
