@@ -43,6 +43,8 @@ public final class LocalCluster: Sendable {
     /// The first coordinator's port; 0 = a free one.
     public var port: UInt16 = 0
     public var scoringThreads = 1
+    /// Memory of each worker for slices; `nil` = most of the machine's.
+    public var memoryMiB: Int?
     /// From which size on slices are scanned by several legs together; `nil` = the usual one.
     public var togetherKiB: Int?
     /// Where its files lie; `nil` = a new temporary directory.
@@ -159,7 +161,8 @@ public final class LocalCluster: Sendable {
           ? [] : [.init(model: options.model, version: options.version, shards: worker.shards)],
         join: options.joins ? Array(joins) : [],
         zone: options.zones.isEmpty ? nil : options.zones[(number - 1) % options.zones.count],
-        scoringThreads: options.scoringThreads, togetherKiB: options.togetherKiB, allowFaults: options.allowFaults),
+        scoringThreads: options.scoringThreads, togetherKiB: options.togetherKiB,
+        memoryMiB: options.memoryMiB, allowFaults: options.allowFaults),
       to: worker.config)
   }
 

@@ -81,12 +81,14 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var zone: String?
   public var scoringThreads: Int
   public var togetherKiB: Int?
+  public var memoryMiB: Int?
   public var allowFaults: Bool
 
   enum CodingKeys: String, CodingKey {
     case name, listen, store, holdings, join, zone
     case scoringThreads = "scoring_threads"
     case togetherKiB = "together_kib"
+    case memoryMiB = "memory_mib"
     case allowFaults = "allow_faults"
   }
 }

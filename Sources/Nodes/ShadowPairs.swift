@@ -82,8 +82,8 @@ struct ShadowPairs: Sendable {
 
 /// What two lists have in common.
 struct Agreement: Sendable, Equatable {
-  /// Items in both, as a share of the longer list; two empty lists agree.
-  var overlap: Double
+  /// Items in both, as a share of the longer list; nil = both are empty.
+  var overlap: Double?
   /// Kendall's tau of the items in both, −1…1; nil = fewer than two.
   var correlation: Double?
   /// Pairs of items are counted: only the first so many common ones.
@@ -94,7 +94,7 @@ struct Agreement: Sendable, Equatable {
     for (place, entry) in b.entries.enumerated() { places[b.id(entry)] = place }
     let common = a.entries.compactMap { places[a.id($0)] }
     let longer = max(a.entries.count, b.entries.count)
-    overlap = longer == 0 ? 1 : Double(common.count) / Double(longer)
+    overlap = longer == 0 ? nil : Double(common.count) / Double(longer)
     let compared = common.prefix(Self.comparedMax)
     guard compared.count > 1 else { return }
     var sum = 0

@@ -62,14 +62,17 @@ struct Comparison {
         .coverage, limits.coverage, "answers' items", new: (new.coverageLost, new.answers),
         old: (old.coverageLost, old.answers)))
     add(latency(limits.latencyP99))
-    add(
-      share(
-        .emptyAnswers, limits.emptyAnswers, "answers", new: (Double(new.empty), new.answers),
-        old: (Double(old.empty), old.answers)))
-    add(
-      share(
-        .shortAnswers, limits.shortAnswers, "answers", new: (Double(new.short), new.answers),
-        old: (Double(old.short), old.answers)))
+    // How many answers are empty or short is the requests' doing first: alone, that says nothing.
+    if !isAlone {
+      add(
+        share(
+          .emptyAnswers, limits.emptyAnswers, "answers", new: (Double(new.empty), new.answers),
+          old: (Double(old.empty), old.answers)))
+      add(
+        share(
+          .shortAnswers, limits.shortAnswers, "answers", new: (Double(new.short), new.answers),
+          old: (Double(old.short), old.answers)))
+    }
     add(
       share(
         .nanScores, limits.nanScores, "answers", new: (Double(new.nan), new.answers),

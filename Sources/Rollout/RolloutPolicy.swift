@@ -12,8 +12,13 @@ public enum RolloutPolicy {
   /// How often to look when nothing happens. At every look guards see one more sample: their false-alarm bound counts
   /// looks.
   public static let interval: Duration = .seconds(1)
+  /// By then every worker that is there has told a driver so, twice over.
+  static let settling: Duration = .seconds(5)
   /// Workers on which a shard must have failed before the bundle is held for broken rather than the worker.
   static let brokenWorkers = 2
+  /// The share of the evidence that trips a guard from which on a stage is not left: sound versions seldom show a 16th
+  /// of it, and waiting costs them little.
+  static let suspicion = 1.0 / 16
 
   /// What is to be changed now, or nothing. When it has been stored, ask again at once: another model may have its
   /// turn.
@@ -174,6 +179,10 @@ private struct Look {
     let ready = observed.readyReplicas(new)
     return !ready.isEmpty && ready.allSatisfy { $0 > 0 }
   }
+  /// A figure beyond its limit that chance may still explain: enough to wait for more, not to turn back.
+  private var suspect: GuardFigure? {
+    watch.figures(rollout, window).first { $0.evidence >= settings.evidence * RolloutPolicy.suspicion }
+  }
   /// A metric that is watched must be there: a misspelt name must not look like a healthy figure.
   private var unseenMetrics: [String] {
     zip(settings.metrics, watch.metrics).filter { $1.latest == nil }.map(\.0.name)
@@ -200,13 +209,17 @@ private struct Look {
         ? .on(.shadow, step: 0, why: why) : .on(.canary, step: 0, why: why + "; nothing is to be shadowed")
     case .shadow:
       let pairs = window.shadow.compared
-      guard isComplete, isTimeUp, pairs >= rollout.limits.minSample, unseenMetrics.isEmpty else { return nil }
+      guard isComplete, isTimeUp, pairs >= rollout.limits.minSample, unseenMetrics.isEmpty, suspect == nil else {
+        return nil
+      }
       let shadow = window.shadow
       let overlap = Figure.fixed(shadow.overlapSum / Double(max(1, pairs)), 3)
       return .on(.canary, step: 0, why: "\(pairs) pairs in \(elapsed), mean overlap \(overlap)")
     case .canary:
       let requests = window.new.requests
-      guard isComplete, isTimeUp, requests >= rollout.limits.minSample, unseenMetrics.isEmpty else { return nil }
+      guard isComplete, isTimeUp, requests >= rollout.limits.minSample, unseenMetrics.isEmpty, suspect == nil else {
+        return nil
+      }
       let why = "\(requests) requests in \(elapsed), \(window.new.errors) failed"
       return rollout.step + 1 < settings.canarySteps.count
         ? .on(.canary, step: rollout.step + 1, why: why) : .on(.retire, step: rollout.step, why: why)
@@ -219,8 +232,11 @@ private struct Look {
     switch LoadPlan.fit(document, model: state.model, observed) {
     case .unknown: nil
     case .beside(let why): .memory(.beside, why: why)
-    case .replicaByReplica(let why): .memory(.replicaByReplica, why: why)
-    case .tooBig(let why): .back(why: "too big for the workers' memory: \(why)")
+    // A driver that has just begun may not know all workers yet.
+    case .replicaByReplica(let why):
+      now - watch.since < RolloutPolicy.settling ? nil : .memory(.replicaByReplica, why: why)
+    case .tooBig(let why):
+      now - watch.since < RolloutPolicy.settling ? nil : .back(why: "too big for the workers' memory: \(why)")
     }
   }
 
@@ -245,6 +261,7 @@ private struct Look {
       return "\(what) after \(time): \(Figure.listed(waiting.map(\.name)))\(golden)"
     case .shadow, .canary:
       if !unseenMetrics.isEmpty { return "no such metric for \(time): \(Figure.listed(unseenMetrics))" }
+      if let suspect { return "guard \(suspect.name) not settled after \(time): \(suspect.text)" }
       if !isComplete { return "not complete after \(time): \(Figure.listed(unheld))" }
       let seen = rollout.stage == .shadow ? window.shadow.compared : window.new.requests
       return "only \(seen) of \(rollout.limits.minSample) \(rollout.stage == .shadow ? "pairs" : "requests") in \(time)"

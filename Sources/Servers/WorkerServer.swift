@@ -186,7 +186,7 @@ public final class WorkerServer: HTTPServerDelegate {
       case .failure(let failure): refuse(call, failure)
       }
     case .replyScore(let call, let result):
-      guard let delay = faults?.next() else { return reply(call, result) }
+      guard let delay = faults?.next((try? result.get())?.release) else { return reply(call, result) }
       loop.schedule(after: delay) { [unowned self] in reply(call, result) }
     case .refuseLookup(let call, let failure): refuse(call, failure)
     case .replyStatus(let call, let status): succeed(call, status.encoded())

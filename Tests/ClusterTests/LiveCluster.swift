@@ -12,7 +12,10 @@ struct LiveCluster {
   let cluster: LocalCluster
 
   init(ranked: Bool = false, _ change: (inout LocalCluster.Options) -> Void) throws {
-    bundle = try TestBundle(ranked: ranked)
+    try self.init(try TestBundle(ranked: ranked), change)
+  }
+  init(_ bundle: TestBundle, _ change: (inout LocalCluster.Options) -> Void) throws {
+    self.bundle = bundle
     var options = LocalCluster.Options(
       executable: Program.path, store: bundle.store, model: "home", version: "v1", shards: TestBundle.shards)
     options.directory = StateDirectory(path: bundle.directory + "/state")

@@ -5,6 +5,8 @@ import RankingCore
 import Testing
 import Wire
 
+@testable import shortlist
+
 /// A small bundle made from a seed, in a directory of its own that goes with it.
 final class TestBundle {
   static let shards = 16
@@ -13,6 +15,9 @@ final class TestBundle {
   let users: [String]
   let oracle: Oracle
   private let hasColumns: Bool
+  /// As it was built; another version is it with something changed.
+  private(set) var options: BundleOptions
+  private(set) var itemVectors: Matrix
   var store: String { directory + "/store" }
   static let dimension = 24
 
@@ -34,7 +39,8 @@ final class TestBundle {
       let values = (0..<rows * Self.dimension).map { _ in Float(generator.below(5)) - 2 }
       return Matrix(rows: rows, columns: Self.dimension, values: values)
     }
-    try NumPyFile.write(matrix(items.count), to: directory + "/factors/items.npy")
+    itemVectors = matrix(items.count)
+    try NumPyFile.write(itemVectors, to: directory + "/factors/items.npy")
     try NumPyFile.write(matrix(users.count), to: directory + "/factors/users.npy")
     try IDFile.write(items, to: directory + "/factors/items.ids")
     try IDFile.write(users, to: directory + "/factors/users.ids")
@@ -83,7 +89,8 @@ final class TestBundle {
         }
     }
     hasColumns = ranking != .none
-    _ = try BundleBuilder(options).build()
+    self.options = options
+    _ = try BundleBuilder(options).build(rehearse: GoldenAnswers().lines)
     oracle = try Oracle(bundle: directory + "/store/home/v1")
   }
   /// Two trees as LightGBM writes them: on the price (missing goes right), the retrieval score and the hour.

@@ -91,6 +91,21 @@ import Testing
     #expect(world.violations == [])
   }
 
+  /// With a sample too small for any guard to be sure, a stage is not left as long as a figure is beyond its limit.
+  @Test func aSmallSampleDoesNotLetABadVersionPass() {
+    var settings = RolloutSettings()
+    settings.shadow.minTime = .seconds(2)
+    settings.shadow.minSample = 20
+    settings.shadowShare = 10_000
+    var world = World.serving()
+    world["home/v42"].overlap = 0.04
+    world.say(.start(model: "home", version: "v42", settings: settings))
+    let ended = world.run()
+    #expect(ended)
+    let back = world.history.first { $0.to == "rolling_back" }
+    #expect(back?.from == "shadow" && back?.why.contains("guard overlap") == true, "\(world.lines())")
+  }
+
   @Test func aFaultThatBeginsLateIsFoundInTheRecentWindow() {
     var settings = RolloutSettings()
     settings.canary.minTime = .seconds(3600)
