@@ -40,6 +40,8 @@ public final class LocalCluster: Sendable {
     public var rollouts = false
     /// host:port of etcd, which keeps what several coordinators agree on.
     public var etcd: [String] = []
+    /// Coordinators that reach etcd elsewhere, by their names.
+    public var etcdOf: [String: [String]] = [:]
     /// The first coordinator's port; 0 = a free one.
     public var port: UInt16 = 0
     public var scoringThreads = 1
@@ -195,7 +197,8 @@ public final class LocalCluster: Sendable {
 
   private func agreedState(of coordinator: ClusterMember) -> CoordinatorFile.State? {
     guard options.rollouts else { return nil }
-    if !options.etcd.isEmpty { return .init(etcd: options.etcd, prefix: "/shortlist/\(options.model)") }
+    let etcd = options.etcdOf[coordinator.name] ?? options.etcd
+    if !etcd.isEmpty { return .init(etcd: etcd, prefix: "/shortlist/\(options.model)") }
     return options.coordinators == 1 ? .init(directory: directory.agreed) : nil
   }
 

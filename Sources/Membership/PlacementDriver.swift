@@ -25,6 +25,9 @@ public struct PlacementPolicy: Sendable {
   public var retryFailedAfter: Duration = .seconds(10)
   /// How often it looks when nothing happens.
   public var interval: Duration = .seconds(1)
+  /// Replicas of a shard that moves are unloaded one at a time, so far apart: other coordinators, which learn of it by
+  /// their next probe, then always know of one that is there.
+  public var unloadPause: Duration = .seconds(2)
   public init() {}
 }
 
@@ -51,6 +54,8 @@ public struct PlacementDriver: Sendable {
   private var pending: [Pending] = []
   /// Loads that failed: not before.
   private var resting: [Pending] = []
+  /// Shards of which a replica was unloaded lately.
+  private var thinned: [(release: ModelVersion, shard: ShardID, until: Instant)] = []
 
   /// - Parameter epoch: larger than any earlier driver's.
   public init(policy: PlacementPolicy, epoch: UInt64, now: Instant) {
@@ -102,6 +107,7 @@ public struct PlacementDriver: Sendable {
           && mayUnload(member, release.id, ShardID(shard), isUnwanted: isUnwanted)
           && !isPending(member.id, release.id, ShardID(shard))
         {
+          guard isUnwanted || mayThin(release.id, ShardID(shard), now) else { break }
           unloads.add(member.id, release.id, ShardID(shard))
           unloadsOrdered += 1
           note(member.id, release, shard, isLoad: false, now)
@@ -138,6 +144,11 @@ public struct PlacementDriver: Sendable {
     case .absent, .failed: isPending(member.id, release, shard)
     }
   }
+  private mutating func mayThin(_ release: ModelVersion, _ shard: ShardID, _ now: Instant) -> Bool {
+    guard !thinned.contains(where: { $0.release == release && $0.shard == shard }) else { return false }
+    thinned.append((release, shard, now + policy.unloadPause))
+    return true
+  }
   /// What could not be loaded is forgotten with the version.
   private func mayUnload(_ member: Member, _ release: ModelVersion, _ shard: ShardID, isUnwanted: Bool) -> Bool {
     switch state(member, release, shard) {
@@ -153,6 +164,7 @@ public struct PlacementDriver: Sendable {
   /// Forgets the orders whose effect can be seen, and those that had none in time.
   private mutating func settle(_ members: [Member], _ now: Instant) {
     resting.removeAll { $0.until <= now }
+    thinned.removeAll { $0.until <= now }
     var open: [Pending] = []
     for var entry in pending {
       let state = state(members[entry.worker.index], entry.release, entry.shard)

@@ -52,6 +52,8 @@ public enum CoordinatorEvent: Sendable {
   /// A version could not be loaded here.
   case releaseFailed(ModelVersion, why: String)
   case commanded(CallToken, RolloutCommand, who: String)
+  /// What another coordinator has seen.
+  case told(peer: String, TrafficReport)
   /// What `measure` asked for, as far as there is such a metric.
   case measured([Observed.Metric])
   case draining
@@ -85,6 +87,8 @@ public enum RolloutEffect: Sendable {
   case reply(CallToken, Result<HistoryEntry, RolloutError>)
   /// A change that this coordinator brought in.
   case decided(HistoryEntry)
+  /// Ask the other coordinators for their `traffic`, and tell `.told` of each that answers.
+  case askOthers
   /// Tell `.measured` at once.
   case measure([String])
 }
@@ -179,6 +183,7 @@ public final class CoordinatorNode {
     case .committed(let end): committed(end, now: now, into: &effects)
     case .releaseFailed(let release, let why): desk?.failed(release, why, now: now)
     case .commanded(let call, let command, let who): commanded(call, command, who, into: &effects)
+    case .told(let peer, let report): desk?.told(peer, report, now: now)
     case .measured(let metrics): desk?.measured(metrics)
     case .draining: isDraining = true
     case .woke:
@@ -237,7 +242,7 @@ public final class CoordinatorNode {
 
   func drive(now: Instant, into effects: inout [CoordinatorEffect]) {
     guard driver != nil, !isDraining else { return }
-    let releases = placed()
+    let releases = placed(now: now)
     let orders = driver?.tick(members: membership.members, releases: releases, now: now) ?? []
     for order in orders {
       switch order {

@@ -123,6 +123,9 @@ extension CoordinatorNode {
     }
   }
 
+  /// What this coordinator has seen of the versions in the document, for the one that drives.
+  public var traffic: TrafficReport { desk?.ownTraffic(router.catalog.inFlight) ?? TrafficReport() }
+
   // MARK: What is to be done
 
   /// Loads and forgets versions, proposes the next change, rehearses. Idempotent at one instant.
@@ -135,11 +138,12 @@ extension CoordinatorNode {
       effects.append(.rollout(.forget(id)))
     }
     guard !isDraining else { return }
-    if let due = desk?.due, due <= now, let names = desk?.metricNames, !names.isEmpty {
-      effects.append(.rollout(.measure(names)))
+    if let desk, desk.looksAt.map({ $0 <= now }) ?? false, desk.hasRollout {
+      if !desk.metricNames.isEmpty { effects.append(.rollout(.measure(desk.metricNames))) }
+      if settings.coordinators.count > 1 { effects.append(.rollout(.askOthers)) }
     }
     loop: while true {
-      switch desk?.next({ self.observed() }, now: now) {
+      switch desk?.next({ self.observed(now: now) }, now: now) {
       case .commit(let order): effects.append(.rollout(.commit(order)))
       case .refused(let call, let error):
         effects.append(.rollout(.reply(call, .failure(error))))
@@ -163,13 +167,12 @@ extension CoordinatorNode {
   private static let rehearsalTimeout: Duration = .seconds(5)
 
   var deskDue: Instant? {
-    guard let desk, desk.drives else { return nil }
-    return desk.rehearsalDue.map { min($0, desk.due) } ?? desk.due
+    [desk?.looksAt, desk?.rehearsalDue].compactMap(\.self).min()
   }
 
   /// What should be where, for the placement driver.
-  func placed() -> [PlacedRelease] {
-    if let desk { return LoadPlan.releases(desk.document, observed()) }
+  func placed(now: Instant) -> [PlacedRelease] {
+    if let desk { return LoadPlan.releases(desk.document, observed(now: now)) }
     return router.catalog.entries.map { entry in
       PlacedRelease(
         id: entry.id, bytesPerShard: Self.bytes(entry.release),
@@ -182,7 +185,7 @@ extension CoordinatorNode {
 
   // MARK: What the policy sees
 
-  func observed() -> Observed {
+  func observed(now: Instant) -> Observed {
     var observed = Observed()
     guard let desk else { return observed }
     observed.replicas = settings.placement?.replicas ?? observed.replicas
@@ -193,12 +196,9 @@ extension CoordinatorNode {
         observed.bundles.append(bundle(ModelVersion(model: state.model, version: version), state, desk))
       }
     }
-    observed.traffic = desk.traffic.map { traffic in
-      var traffic = traffic
-      traffic.inFlight = router.catalog.inFlight(traffic.release)
-      return traffic
-    }
-    observed.shadows = desk.shadows.counts.map { Observed.Shadow(rollout: $0.rollout, counts: $0.counts) }
+    let traffic = desk.allTraffic(router.catalog.inFlight, now: now)
+    observed.traffic = traffic.traffic
+    observed.shadows = traffic.shadows
     observed.metrics = desk.metrics
     return observed
   }
@@ -254,9 +254,9 @@ extension CoordinatorNode {
   }
 
   /// nil = there is no agreed document.
-  public var rollouts: RolloutView? {
+  public func rollouts(now: Instant) -> RolloutView? {
     guard let desk else { return nil }
-    let observed = observed()
+    let observed = observed(now: now)
     let progress = desk.document.models.compactMap { state -> RolloutView.Progress? in
       guard let rollout = state.rollout else { return nil }
       let id = ModelVersion(model: state.model, version: rollout.to)

@@ -70,6 +70,8 @@ final class RolloutDesk {
   var shadows = ShadowPairs()
   private(set) var traffic: [Observed.Traffic] = []
   private(set) var metrics: [Observed.Metric] = []
+  /// What other coordinators have seen, as of when.
+  private(set) var others: [(peer: String, report: TrafficReport, at: Instant)] = []
   private(set) var loading: [ModelVersion: Loading] = [:]
   private(set) var pending: Pending?
   private var commands: [Command] = []
@@ -89,6 +91,9 @@ final class RolloutDesk {
   }
 
   var isKnown: Bool { revision != nil }
+  /// When it looks for the next step; nil = not before something happens: while a change is on its way to the store,
+  /// there is nothing to decide.
+  var looksAt: Instant? { drives && pending == nil ? due : nil }
   var drives: Bool { epoch != nil && away == nil && revision != nil }
 
   // MARK: What the store says
@@ -135,6 +140,7 @@ final class RolloutDesk {
     // A new driver sees every stage as just begun.
     memory = RolloutMemory()
     rehearser = []
+    others = []
     stir(now)
   }
   func reached(_ why: String?, now: Instant) {
@@ -143,7 +149,7 @@ final class RolloutDesk {
   }
 
   /// Something that the policy looks at changed.
-  func look(now: Instant) { if document.models.contains(where: { $0.rollout != nil }) { stir(now) } }
+  func look(now: Instant) { if hasRollout { stir(now) } }
   private func stir(_ now: Instant) {
     due = now
     isStirred = true
@@ -168,6 +174,46 @@ final class RolloutDesk {
       traffic[index].counts.record(outcome)
     }
   }
+  /// A coordinator that says nothing for so long has nothing in flight any more, or cannot be asked.
+  static let othersFresh: Duration = .seconds(5)
+  func told(_ peer: String, _ report: TrafficReport, now: Instant) {
+    others.removeAll { $0.peer == peer }
+    others.append((peer, report, now))
+  }
+  /// What all coordinators have seen; `inFlight` says what this one has in flight. One that is behind, because it does
+  /// not reach the store, counts as having a request in flight on everything: what it goes by must not be unloaded.
+  func allTraffic(_ inFlight: (ModelVersion) -> Int, now: Instant) -> TrafficReport {
+    var sum = ownTraffic(inFlight)
+    for other in others {
+      let isFresh = now - other.at < Self.othersFresh
+      for part in other.report.traffic {
+        guard let index = sum.traffic.firstIndex(where: { $0.release == part.release }) else { continue }
+        sum.traffic[index].counts += part.counts
+        if isFresh { sum.traffic[index].inFlight += part.inFlight }
+      }
+      if isFresh, other.report.revision < revision ?? 0 {
+        for index in sum.traffic.indices { sum.traffic[index].inFlight += 1 }
+      }
+      for part in other.report.shadows {
+        if let index = sum.shadows.firstIndex(where: { $0.rollout == part.rollout }) {
+          sum.shadows[index].counts += part.counts
+        } else {
+          sum.shadows.append(part)
+        }
+      }
+    }
+    return sum
+  }
+  func ownTraffic(_ inFlight: (ModelVersion) -> Int) -> TrafficReport {
+    TrafficReport(
+      revision: revision ?? 0,
+      traffic: traffic.map { part in
+        var part = part
+        part.inFlight = inFlight(part.release)
+        return part
+      }, shadows: shadows.counts.map { Observed.Shadow(rollout: $0.rollout, counts: $0.counts) })
+  }
+  var hasRollout: Bool { document.models.contains { $0.rollout != nil } }
   func measured(_ metrics: [Observed.Metric]) { self.metrics = metrics }
 
   // MARK: What is loaded

@@ -19,6 +19,7 @@ import RankingCore
 //       q = 0.5 %  2400·0.005 + 240 · KL(5 % ‖ 0.75 %) = 12.0 + 13.1
 
 enum Evidence {
+  static let negligible = 0.5
   /// Natural logarithm, for x > 0.
   static func log(_ x: Double) -> Double {
     x >= 1 ? Exponential.logOnePlus(x - 1) : -Exponential.logOnePlus(1 / x - 1)
@@ -53,6 +54,8 @@ enum Evidence {
       return (q > seen ? Double(old.count) * divergence(seen, q) : 0) + above(new.sum, of: new.count, limit: limit)
     }
     var result = against(min(seen, highest))
+    // The least is less still, and so little evidence is none: not worth the search at every look.
+    guard result >= negligible else { return result }
     // Below this q the absolute limit rules and a larger q only costs; from there on the sum is convex.
     var (low, high) = (min(highest, max(seen, absolute / relative)), highest)
     guard low < high else { return result }

@@ -120,7 +120,7 @@ public struct Observed: Sendable {
 
   /// Workers per shard that placement aims at.
   public var replicas = 2
-  /// Per shard the names of the workers that hold it, of whatever version, where that is configured; `nil` = by hashing.
+  /// Per shard the names of the workers that hold it, of whatever version, where configured; `nil` = by hashing.
   public var table: [[String]]?
   public var workers: [Worker] = []
   public var bundles: [Bundle] = []
@@ -181,6 +181,21 @@ public struct TrafficCounts: Sendable, Equatable {
   public private(set) var scoreSum = 0.0
   public private(set) var scoreSquares = 0.0
   public init() {}
+  init(
+    requests: Int, errors: Int, coverageLost: Double, empty: Int, short: Int, nan: Int, latency: LatencyCounts,
+    scored: Int, scoreSum: Double, scoreSquares: Double
+  ) {
+    self.requests = requests
+    self.errors = errors
+    self.coverageLost = coverageLost
+    self.empty = empty
+    self.short = short
+    self.nan = nan
+    self.latency = latency
+    self.scored = scored
+    self.scoreSum = scoreSum
+    self.scoreSquares = scoreSquares
+  }
 
   /// - Parameter times: so many requests with the same outcome.
   public mutating func record(_ outcome: Outcome, times: Int = 1) {
@@ -245,6 +260,16 @@ public struct ShadowCounts: Sendable, Equatable {
   public private(set) var old = TrafficCounts()
   public private(set) var new = TrafficCounts()
   public init() {}
+  init(
+    compared: Int, overlapSum: Double, correlated: Int, correlationSum: Double, old: TrafficCounts, new: TrafficCounts
+  ) {
+    self.compared = compared
+    self.overlapSum = overlapSum
+    self.correlated = correlated
+    self.correlationSum = correlationSum
+    self.old = old
+    self.new = new
+  }
 
   /// - Parameters:
   ///   - overlap: nil = one of the two failed.
@@ -301,6 +326,13 @@ public struct LatencyCounts: Sendable, Equatable {
   private(set) var counts = [Int](repeating: 0, count: buckets)
   public private(set) var count = 0
   public init() {}
+  /// nil = not so many buckets, or counts that no process could have.
+  init?(buckets: [UInt64]) {
+    let whole = buckets.compactMap(CountRule.whole)
+    guard whole.count == Self.buckets, buckets.count == Self.buckets else { return nil }
+    counts = whole
+    count = whole.reduce(0, +)
+  }
 
   /// Negative durations count as zero, those above 68 s as that.
   public mutating func record(_ duration: Duration, times: Int = 1) {

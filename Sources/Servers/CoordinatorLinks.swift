@@ -3,7 +3,8 @@ import RankingCore
 import Transport
 import Wire
 
-/// A worker's connections to the coordinators it joins: made when first needed, kept while the worker lives.
+/// Connections to coordinators, of a worker that joins them or of another coordinator: made when first needed, kept
+/// while the process lives.
 final class CoordinatorLinks: HTTPClientDelegate {
   private let loop: EventLoop
   private var clients: [String: HTTPClient] = [:]

@@ -50,6 +50,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
   private var calls = CallTable<Purpose>()
   private var queryCache: (key: UInt64, bytes: [UInt8]) = (.max, [])
+  private lazy var others = CoordinatorLinks(loop: loop)
   private lazy var timer = LoopTimer { [unowned self] in send(.woke) }
   private var metrics = CoordinatorMetrics()
   private var requestIDs: SeededGenerator
@@ -245,7 +246,16 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     case .reply(let call, .success(let entry)): replyAdmin(call, Heads.json, RolloutAPI.body(entry))
     case .reply(let call, .failure(let error)): refuseAdmin(call, error)
     case .decided(let entry): Log.line(configuration.name, RolloutPages.line(entry))
+    case .askOthers: askOthers()
     case .measure(let names): send(.measured(RolloutPages.metrics(names, in: metricsText())))
+    }
+  }
+
+  private func askOthers() {
+    for peer in configuration.peers.map(\.description) {
+      others.ask(peer, "/shortlist.v1.Coordinator/Traffic", [], TrafficReport.init(decoding:)) { [unowned self] in
+        if case .success(let report) = $0 { send(.told(peer: peer, report)) }
+      }
     }
   }
 
@@ -368,6 +378,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
             send(.joinRequested(call, try JoinRequest(decoding: message)))
           } else if stream.isPath("/shortlist.v1.Coordinator/Leave") {
             send(.leaveRequested(call, try LeaveRequest(decoding: message)))
+          } else if stream.isPath("/shortlist.v1.Coordinator/Traffic") {
+            replyAdmin(call, node.traffic.encoded())
           } else {
             refuseAdmin(call, GRPC.StatusError(.unimplemented, "no such method"))
           }
@@ -379,7 +391,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   private func showRollouts(_ stream: ServerStream, _ admin: HTTPServer) {
-    guard let view = node.rollouts else { return respond(stream, admin, Self.noDocument) }
+    guard let view = node.rollouts(now: loop.now) else { return respond(stream, admin, Self.noDocument) }
     admin.respond(stream, head: Heads.json, body: RolloutAPI.body(view))
   }
 

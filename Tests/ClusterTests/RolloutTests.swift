@@ -8,7 +8,7 @@ import Wire
 @testable import shortlist
 
 /// A cluster whose versions change under load.
-private struct RollingCluster {
+struct RollingCluster {
   let live: LiveCluster
   let answers = AnswerLog()
   let requests: [[UInt8]]

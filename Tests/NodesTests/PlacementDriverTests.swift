@@ -190,7 +190,20 @@ struct DriverScript {
     known.release.holders = [["w3"], ["w9"]]
     for worker in 0..<3 { known.set(worker, ready: [0, 1]) }
     // Shard 1 is to be held by somebody who is not there: nobody lets go of it.
-    #expect(known.tick() == ["unload w1 0 @9.1", "unload w2 0 @9.2"])
+    #expect(known.tick() == ["unload w1 0 @9.1"])
+  }
+
+  /// Other coordinators hear of it by a probe: until then they must find one of the replicas they know.
+  @Test func replicasOfAShardThatMovesAreUnloadedOneAfterTheOther() {
+    var script = DriverScript(["w1", "w2", "w3"], shards: 1)
+    script.release.holders = [["w3"]]
+    for worker in 0..<3 { script.set(worker, ready: [0]) }
+    #expect(script.tick() == ["unload w1 0 @9.1"])
+    script.set(0, ready: [])
+    script.now = script.now + PlacementPolicy().unloadPause - .milliseconds(1)
+    #expect(script.tick() == [])
+    script.now = script.now + .milliseconds(1)
+    #expect(script.tick() == ["unload w2 0 @9.2"])
   }
 
   @Test func whatNamesNoHoldersIsUnloadedEverywhere() {

@@ -2,22 +2,22 @@ import Foundation
 import Glibc
 import Synchronization
 
-// A relay before etcd that can be told what to do to the bytes: a lost reply and a partition, exactly when the test
-// wants them.
+// For tests: a relay before etcd that can be told what to do to the bytes: a lost reply and a partition, exactly when
+// the test wants them.
 //
-//     store ──► proxy ──► etcd        pass | loseReplies: etcd hears us, we hear nothing | silent: nobody hears anybody
+//     store ──► proxy ──► etcd     pass | loseReplies: etcd hears us, we hear nothing | silent: nobody hears anybody
 
-final class CutProxy: @unchecked Sendable {
-  enum Mode: Sendable { case pass, loseReplies, silent }
+public final class CutProxy: @unchecked Sendable {
+  public enum Mode: Sendable { case pass, loseReplies, silent }
   private let listener: Int32
-  let port: UInt16
+  public let port: UInt16
   private let target: UInt16
   private let mode = Mutex(Mode.pass)
   /// Raised to end every connection.
   private let era = Atomic<Int>(0)
   private let isOver = Atomic<Bool>(false)
 
-  init(to target: UInt16) {
+  public init(to target: UInt16) {
     self.target = target
     listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     var address = sockaddr_in()
@@ -36,11 +36,11 @@ final class CutProxy: @unchecked Sendable {
     Thread { [self] in accept() }.start()
   }
 
-  func set(_ mode: Mode) { self.mode.withLock { $0 = mode } }
+  public func set(_ mode: Mode) { self.mode.withLock { $0 = mode } }
   /// Ends every connection; new ones are taken.
-  func cut() { era.wrappingAdd(1, ordering: .relaxed) }
+  public func cut() { era.wrappingAdd(1, ordering: .relaxed) }
   /// Ends everything: from now on a connection is refused.
-  func close() {
+  public func close() {
     isOver.store(true, ordering: .relaxed)
     cut()
     shutdown(listener, Int32(SHUT_RDWR))
