@@ -89,6 +89,11 @@ struct Agreement: Sendable, Equatable {
   /// Pairs of items are counted: only the first so many common ones.
   private static let comparedMax = 64
 
+  init(overlap: Double?, correlation: Double?) {
+    self.overlap = overlap
+    self.correlation = correlation
+  }
+
   init(_ a: Answer, _ b: Answer) {
     var places: [String: Int] = [:]
     for (place, entry) in b.entries.enumerated() { places[b.id(entry)] = place }

@@ -1,6 +1,7 @@
 import Membership
 import Nodes
 import RankingCore
+import Rollout
 import Routing
 import Testing
 
@@ -28,6 +29,11 @@ struct ClusterScript {
   var answers: [RequestToken: Result<Answer, RankingError>] = [:]
   var cancelled: [LegID] = []
   var wakeAt: Instant?
+  var wakes = 0
+  /// What it wants done about rollouts, for a script that does it.
+  var rollouts: [RolloutEffect] = []
+  /// What the workers hold, each the same shards of all.
+  var versions = ["v1"]
   /// Workers that answer probes; a frozen one keeps its link and says nothing.
   var answersProbes: Set<WorkerID> = []
   /// What a worker's status says beside its holdings.
@@ -70,7 +76,8 @@ struct ClusterScript {
         precondition(answers[token] == nil, "request \(token) was answered twice")
         answers[token] = outcome
       case .wake(let at): wakeAt = at
-      case .memberChanged, .rollout, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload: break
+      case .rollout(let effect): rollouts.append(effect)
+      case .memberChanged, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload: break
       }
     }
   }
@@ -78,7 +85,11 @@ struct ClusterScript {
   func status(_ worker: WorkerID) -> WorkerStatus {
     var status = WorkerStatus(
       name: "w\(worker.rawValue + 1)", incarnation: 1,
-      holdings: [.init(release: Self.release, shardCount: shardCount, ready: holdings[worker.index])])
+      holdings: versions.map {
+        .init(
+          release: ModelVersion(model: Self.release.model, version: $0), shardCount: shardCount,
+          ready: holdings[worker.index])
+      })
     adjust(&status)
     return status
   }
@@ -95,6 +106,8 @@ struct ClusterScript {
       } else if let at = wakeAt, at <= end {
         now = max(now, at)
         wakeAt = nil
+        wakes += 1
+        precondition(wakes < 1_000_000, "it wakes itself without end")
         send(.woke)
       } else {
         break
