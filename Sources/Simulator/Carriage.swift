@@ -30,17 +30,20 @@ extension World {
       let token = owner(of: leg, c)
       report.legs += 1
       note(c, "scores at", worker.index, token)
+      let shards = request.tasks.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.shard.rawValue) }
+      guard token >= 0 else { return try sendOwn(leg, c, worker, .score(leg), request.encoded(), shards, timeout) }
       try coordinators[c].checker.sent(token, request, retry: allowance, now: now)
       guard let call = send(c, worker.index, .score(leg), request.encoded(), timeout) else {
         throw Violation(text: "request \(token): a leg for worker \(worker.rawValue), which is not linked")
       }
       calls[call].token = token
-      calls[call].shards = request.tasks.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.shard.rawValue) }
+      calls[call].shards = shards
       coordinators[c].checker.asked[token].legs.append((leg, call))
     case .lookup(let leg, let worker, let request, let timeout):
       let token = owner(of: leg, c)
       note(c, "looks up at", worker.index, token)
       let wanted = request.shards.reduce(into: UInt64(0)) { $0 |= 1 << UInt64($1.rawValue) }
+      guard token >= 0 else { return try sendOwn(leg, c, worker, .lookup(leg), request.encoded(), wanted, timeout) }
       let others = coordinators[c].checker.asked[token].lookups.filter { calls[$0].shards & wanted != 0 }
       let isExtra = !others.isEmpty
       let isHedge = others.contains { calls[$0].isOpen }
@@ -54,10 +57,11 @@ extension World {
       coordinators[c].checker.asked[token].legs.append((leg, call))
     case .cancel(let leg, let worker):
       note(c, "takes back from", worker.index)
-      let legs = coordinators[c].checker.asked[owner(of: leg, c)].legs
-      if let call = legs.last(where: { $0.leg == leg })?.call, calls[call].isOpen {
+      let token = owner(of: leg, c)
+      let legs = token >= 0 ? coordinators[c].checker.asked[token].legs : ownLegs
+      if let call = legs.last(where: { $0.leg == leg && calls[$0.call].coordinator == c })?.call, calls[call].isOpen {
         calls[call].isOpen = false
-        coordinators[c].checker.legEnded(calls[call].token, calls[call].shards)
+        if token >= 0 { coordinators[c].checker.legEnded(token, calls[call].shards) }
         queue.schedule(.cancelAtWorker(call), at: arrival(c, worker.index, toWorker: true))
       }
     case .answer(let token, let outcome): try answered(c, Int(token), outcome)
@@ -70,9 +74,13 @@ extension World {
       precondition(index == worker.index || joins, "static members keep their numbers")
       connections(c, worker, index)
     case .disconnect(let worker): if let index = route(c, worker) { drop(c, index) }
-    case .load(let worker, let order): give(c, worker, .load, order)
-    case .unload(let worker, let order): give(c, worker, .unload, order)
-    case .replyJoin, .replyLeave, .memberChanged, .rollout: break
+    case .load(let worker, let order): if !rolls || mayDrive(c) { give(c, worker, .load, order) }
+    case .unload(let worker, let order):
+      guard !rolls || mayDrive(c) else { break }
+      if rolls, let index = route(c, worker) { try checkUnload(order, at: index) }
+      give(c, worker, .unload, order)
+    case .rollout(let effect): try carryOut(effect, of: c)
+    case .replyJoin, .replyLeave, .memberChanged: break
     }
     return nil
   }
@@ -86,9 +94,27 @@ extension World {
 
   private func owner(of leg: LegID, _ c: Int) -> Int {
     if let known = coordinators[c].tokens[leg.requestKey] { return known }
-    precondition(asking >= 0, "a leg of a request that nobody made")
-    coordinators[c].tokens[leg.requestKey] = asking
-    return asking
+    precondition(asking >= 0 || rolls, "a leg of a request that nobody made")
+    // What follows a client's own legs, or its answer, in the same breath is the coordinator's: a copy for the shadow.
+    let isClients = asking >= 0 && asking != lastBound && !coordinators[c].checker.asked[asking].isAnswered
+    coordinators[c].tokens[leg.requestKey] = isClients ? asking : -1
+    if isClients { lastBound = asking }
+    return isClients ? asking : -1
+  }
+
+  /// - Returns: nothing that would follow at once.
+  private func sendOwn(
+    _ leg: LegID, _ c: Int, _ worker: WorkerID, _ kind: Call.Kind, _ bytes: [UInt8], _ shards: UInt64,
+    _ timeout: Duration
+  ) throws(Violation) -> CoordinatorEvent? {
+    try coordinators[c].checker.sentOwn(leg.requestKey, shards, retry: allowance, now: now)
+    guard let call = send(c, worker.index, kind, bytes, timeout) else {
+      throw Violation(text: "a leg of its own for worker \(worker.rawValue), which is not linked")
+    }
+    calls[call].shards = shards
+    if ownLegs.count > 4096 { ownLegs.removeAll { !calls[$0.call].isOpen } }
+    ownLegs.append((leg, call))
+    return nil
   }
 
   private func answered(_ c: Int, _ token: Int, _ outcome: Result<Answer, RankingError>) throws(Violation) {
@@ -283,6 +309,7 @@ extension World {
     case .heal: healAll()
     case .strike: strikeInPeace()
     case .delayWorker(let w): workers[w].isDelayed = true
+    case .store(let happening): try happen(happening)
     }
   }
 
@@ -343,8 +370,10 @@ extension World {
     case .probe(let probe): tell(c, .probed(worker, token: probe, decode(result, WorkerStatus.init(decoding:))))
     case .score(let leg):
       let reply = decode(result, ScoreReply.init(decoding:))
-      if case .success(let reply) = reply { coordinators[c].checker.replied(token, reply.shards) }
-      coordinators[c].checker.legEnded(token, calls[call].shards)
+      if token >= 0 {
+        if case .success(let reply) = reply { coordinators[c].checker.replied(token, reply.shards) }
+        coordinators[c].checker.legEnded(token, calls[call].shards)
+      }
       tell(c, .scored(leg, reply))
     case .lookup(let leg): tell(c, .lookedUp(leg, decode(result, LookupReply.init(decoding:))))
     case .load, .unload:

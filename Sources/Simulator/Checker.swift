@@ -34,6 +34,8 @@ struct Asked {
   var isLookingUp: Bool
   /// It must be answered in full.
   var mustSucceed: Bool
+  /// The versions it may get when it names none; `nil` = any.
+  var allowed: [String]?
 }
 
 struct Checker {
@@ -44,6 +46,8 @@ struct Checker {
   var hedgeLegs = 0
   var retryLegs = 0
   var coveredByLoss = 0
+  /// Shards that the coordinator's own requests have asked.
+  private var own: [UInt64: UInt64] = [:]
   /// What is left of the hedges earned, as an account kept here says.
   var hedgeTokens = 0.0
   var since = Instant(nanoseconds: 0)
@@ -94,6 +98,13 @@ struct Checker {
   /// A leg that looks vectors up was sent.
   mutating func lookedUp(isExtra: Bool, isHedge: Bool, retry tokens: RetryAllowance, now: Instant) throws(Violation) {
     try count(isExtra: isExtra, isHedge: isHedge, tokens, now)
+  }
+
+  /// A leg of a request that nobody outside made: it earns and costs what others do.
+  mutating func sentOwn(_ key: UInt64, _ shards: UInt64, retry tokens: RetryAllowance, now: Instant) throws(Violation) {
+    let isExtra = own[key, default: 0] & shards != 0
+    own[key, default: 0] |= shards
+    try count(isExtra: isExtra, isHedge: false, tokens, now)
   }
 
   struct RetryAllowance {
@@ -191,6 +202,9 @@ struct Checker {
     }
     if let wanted = asked.request.version, wanted != answer.release.version {
       throw fail("made from \(answer.release) though \(wanted) was asked for")
+    }
+    if asked.request.version == nil, let allowed = asked.allowed, !allowed.contains(answer.release.version) {
+      throw fail("made from \(answer.release), when \(allowed) were to be had")
     }
     let coverage = answer.coverage
     let missing = coverage.missing.map(\.shard.index)

@@ -127,7 +127,7 @@ extension World {
       coordinators[coordinator].frozenUntil = now + length
       coordinators[coordinator].frozeFor = coordinators[coordinator].frozeFor + length
       note(coordinator, "freezes", Int(length.milliseconds))
-    case .duplicatedReplies, .lostPackets, .reordered, .clientGone, .workerGone: break
+    case .duplicatedReplies, .lostPackets, .reordered, .clientGone, .workerGone, .storeAway: break
     }
   }
 
@@ -159,7 +159,9 @@ extension World {
       workers[w].frozenUntil = min(workers[w].frozenUntil, now)
       queue.schedule(.startWorker(w), at: now)
     }
+    store.awayUntil = min(store.awayUntil, now)
     for c in coordinators.indices {
+      coordinators[c].store.cutUntil = min(coordinators[c].store.cutUntil, now)
       coordinators[c].frozenUntil = min(coordinators[c].frozenUntil, now)
       queue.schedule(.startCoordinator(c), at: now)
       for w in workers.indices {

@@ -29,6 +29,8 @@ public enum FaultKind: Int, CaseIterable, Sendable {
   case workerCrash, workerFreeze, workerSlow, workerResets, linkBreak, linkClog, partition, ringPartition
   case coordinatorCrash, coordinatorFreeze, duplicatedReplies, lostPackets, bothReplicasDown, reordered, clientGone
   case workerGone
+  /// The store of the agreed document, for all or for one coordinator.
+  case storeAway
   public var name: String { "\(self)" }
 }
 
@@ -53,6 +55,11 @@ public struct SimulationReport: Sendable {
   public var retries: UInt64 = 0
   public var ejections: UInt64 = 0
   public var loads: UInt64 = 0
+  /// Rollouts begun, and those that ended with the new version; those begun after everything had healed.
+  public var rollouts = 0
+  public var rolloutsDone = 0
+  public var rolloutsInPeace = 0
+  public var doneInPeace = 0
   /// How often each kind of fault happened, by `FaultKind.rawValue`.
   public var faults = [Int](repeating: 0, count: FaultKind.allCases.count)
   /// How often a worker's state became each one, in the order of `MemberState.allCases`.

@@ -34,6 +34,7 @@ enum Happening {
   case strike
   /// From now on this worker answers late (in an experiment).
   case delayWorker(Int)
+  indirect case store(StoreHappening)
 }
 
 struct Link {
@@ -79,8 +80,10 @@ struct CoordinatorHost {
   var frozenUntil = Instant(nanoseconds: 0)
   var frozeFor: Duration = .zero
   var wakes = 0
+  /// By a leg's request: its number; below zero = one of the coordinator's own.
   var tokens: [UInt64: Int] = [:]
   var checker: Checker
+  var store = StoreSide()
 }
 
 struct WorkerHost {
@@ -95,6 +98,7 @@ struct WorkerHost {
   var isDelayed = false
   /// Nothing starts it again before the faults stop.
   var isLost = false
+  var diedAt = Instant(nanoseconds: 0)
   /// Shards of the static placement; what a dynamic one has loaded is in the node.
   var shards: [ShardID] = []
 }
@@ -120,6 +124,9 @@ final class World {
   var hash: UInt64
   var recent: [[(at: Instant, what: StaticString, a: Int, b: Int)]]
   let joins: Bool
+  /// Versions come and go by rollouts.
+  let rolls: Bool
+  var store = AgreedStore()
   var hooks = ExperimentHooks()
   /// Milliseconds, of the answers of the liveness phase.
   var quietLatencies: [Double] = []
@@ -134,11 +141,17 @@ final class World {
     hash = StableHash.mix(options.seed)
     generator = SeededGenerator(seed: StableHash.mix(options.seed &+ 0x5eed))
     let shards = 16 + 8 * generator.below(2)
-    catalogue = Catalogue(shards: shards, versions: 1 + generator.below(2), generator: &generator)
+    let wantsJoins = generator.below(3) == 0
+    let wantsRollouts = generator.below(4) > 0
+    let joins = wantsJoins && !isExperiment
+    let rolls = joins && wantsRollouts
+    let versions = rolls ? 3 : 1 + generator.below(2)
+    catalogue = Catalogue(shards: shards, versions: versions, generator: &generator)
     workload = Workload(catalogue, isPlain: isExperiment, generator: &generator)
     let oracle = PlainOracle(catalogue)
     hooks.isExperiment = isExperiment
-    joins = generator.below(3) == 0 && !isExperiment
+    self.joins = joins
+    self.rolls = rolls
     let end = start + .seconds(options.seconds)
     fate = Fate(options, start: start + (joins ? .seconds(5) : .seconds(1)), end: end, generator: &generator)
     settings.routing.planted = options.planted
@@ -149,6 +162,10 @@ final class World {
     calls.reserveCapacity(16 * options.seconds * options.requestsPerSecond)
     let count = isExperiment ? 1 : 1 + generator.below(3)
     if joins { settings.placement = PlacementPolicy() }
+    if rolls {
+      settings.hasDocument = true
+      settings.initial = [ModelVersion(model: "home", version: "v1")]
+    }
     settings.coordinators = (0..<count).map { "c\($0)" }
     recent = Array(repeating: [], count: count + options.workers)
     for index in 0..<options.workers {
@@ -175,6 +192,7 @@ final class World {
     for index in coordinators.indices { startCoordinator(index) }
     queue.schedule(.request, at: fate.trafficFrom)
     if !hooks.isExperiment { fate.scheduleAll(in: &queue) }
+    if rolls { scheduleRollouts() }
     let end = start + .seconds(options.seconds)
     let last = end + .seconds(2)
     while violation == nil, let next = queue.next(), next.at <= last {
@@ -186,6 +204,7 @@ final class World {
       }
     }
     if violation == nil { checkEnd() }
+    checkAgreement()
     finishReport()
   }
 
@@ -292,7 +311,7 @@ final class World {
     }
     coordinators[index].checker.coordinatorStarted(at: now)
     var settings = settings
-    if index > 0 { settings.placement = nil }
+    if index > 0, !rolls { settings.placement = nil }
     settings.epoch = UInt64(coordinators[index].life)
     coordinators[index].node = CoordinatorNode(
       workers: joins ? [] : workers.indices.map { "w\($0)" }, settings: settings, seed: generator.next(), now: now)
@@ -303,7 +322,12 @@ final class World {
         queue.schedule(.connect(coordinator: index, worker: worker, life: coordinators[index].life), at: now)
       }
     }
-    for version in catalogue.versions { tell(index, .loaded(version.release)) }
+    if rolls {
+      coordinators[index].store = StoreSide(cutUntil: coordinators[index].store.cutUntil, lastSeen: now)
+      announce(to: index)
+    } else {
+      for version in catalogue.versions { tell(index, CoordinatorEvent.loaded(version.release)) }
+    }
   }
 
   func crashWorker(_ index: Int) {
@@ -311,6 +335,7 @@ final class World {
     note(workerNode(index), "dies")
     fate.lastCrash = now
     workers[index].isAlive = false
+    workers[index].diedAt = now
     workers[index].life += 1
     for coordinator in coordinators.indices where links[coordinator][index].isUp {
       queue.schedule(
@@ -380,20 +405,24 @@ final class World {
     let node = coordinators[coordinator].node
     var ready: UInt64 = 0
     let pinned = node.router.catalog.entries.last { request.version == nil || $0.id.version == request.version }
-    if let pinned, request.version != nil || catalogue.versions.count == 1 {
+    if let pinned, !rolls, request.version != nil || catalogue.versions.count == 1 {
       for shard in 0..<catalogue.shards where !pinned.replicas.replicas[shard].isEmpty { ready |= 1 << UInt64(shard) }
     }
-    let must = timeout >= .milliseconds(300) && (isLive || fate.isGentle(now)) && !hooks.isExperiment
+    var must = timeout >= .milliseconds(300) && (isLive || fate.isGentle(now)) && !hooks.isExperiment
+    // A version that is named may not be there; and a coordinator that has just come does not know any.
+    if rolls { must = must && request.version == nil && node.isReady }
     coordinators[coordinator].checker.asked.append(
       Asked(
         request: template.request, template: number, needed: template.needed, coordinator: coordinator,
         life: coordinators[coordinator].life, at: now,
         deadline: now + timeout, hadReplica: template.isLookup ? 0 : ready,
-        isLookingUp: template.isLookup, mustSucceed: must))
+        isLookingUp: template.isLookup, mustSucceed: must,
+        allowed: rolls ? store.published[Int(coordinators[coordinator].store.revision)] : nil))
     let token = coordinators[coordinator].checker.asked.count - 1
     report.requests += 1
     note(coordinator, "is asked", token)
     asking = token
+    lastBound = -1
     tell(coordinator, .requested(RequestToken(token), request, deadline: now + timeout))
     asking = -1
     if !hooks.isExperiment, generator.below(50) == 0 {
@@ -404,6 +433,10 @@ final class World {
   }
   /// The request whose first legs are being sent.
   var asking = -1
+  /// The one whose legs have been told from those of its copy.
+  var lastBound = -1
+  /// Legs of coordinators' own requests.
+  var ownLegs: [(leg: LegID, call: Int)] = []
 
   // MARK: The network
 

@@ -101,6 +101,11 @@ extension Command {
     var retries: UInt64
     var ejections: UInt64
     var loads: UInt64
+    var rollouts: Int
+    var rollouts_done: Int
+    /// Begun after everything had healed, and done by the end.
+    var rollouts_in_peace: Int
+    var done_in_peace: Int
     /// Share of the seeds in which each kind happened at least once, and how often in all.
     var fault_seeds: [String: Double]
     var faults: [String: Int]
@@ -140,7 +145,11 @@ extension Command {
       answered: reports.reduce(0) { $0 + $1.answered }, degraded: reports.reduce(0) { $0 + $1.degraded },
       refused: reports.reduce(0) { $0 + $1.refused }, hedges: reports.reduce(0) { $0 + $1.hedges },
       retries: reports.reduce(0) { $0 + $1.retries }, ejections: reports.reduce(0) { $0 + $1.ejections },
-      loads: reports.reduce(0) { $0 + $1.loads }, fault_seeds: shares, faults: faults, transitions: transitions,
+      loads: reports.reduce(0) { $0 + $1.loads }, rollouts: reports.reduce(0) { $0 + $1.rollouts },
+      rollouts_done: reports.reduce(0) { $0 + $1.rolloutsDone },
+      rollouts_in_peace: reports.reduce(0) { $0 + $1.rolloutsInPeace },
+      done_in_peace: reports.reduce(0) { $0 + $1.doneInPeace }, fault_seeds: shares, faults: faults,
+      transitions: transitions,
       trace_hash: String(reports.reduce(0) { StableHash.mix($0 ^ $1.traceHash) }, radix: 16),
       quiet_p50_ms: reports.map(\.quietP50).max() ?? 0, quiet_p99_ms: reports.map(\.quietP99).max() ?? 0,
       quiet_max_ms: reports.map(\.quietMax).max() ?? 0,
@@ -153,6 +162,9 @@ extension Command {
       Console.print(
         "latency after the faults, worst seed: p50 \(summary.quiet_p50_ms), p99 \(summary.quiet_p99_ms), "
           + "max \(summary.quiet_max_ms) ms")
+      Console.print(
+        "rollouts \(summary.rollouts), done \(summary.rollouts_done); after the faults \(summary.rollouts_in_peace), "
+          + "done \(summary.done_in_peace)")
       Console.print("hedges \(summary.hedges), retries \(summary.retries), ejections \(summary.ejections)")
       var table = TextTable(["fault", "times", "share of seeds"])
       for kind in FaultKind.allCases {
