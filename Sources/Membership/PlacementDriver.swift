@@ -25,8 +25,8 @@ public struct PlacementPolicy: Sendable {
   public var retryFailedAfter: Duration = .seconds(10)
   /// How often it looks when nothing happens.
   public var interval: Duration = .seconds(1)
-  /// Replicas of a shard that moves are unloaded one at a time, so far apart: other coordinators, which learn of it by
-  /// their next probe, then always know of one that is there.
+  /// Replicas of a shard that moves are unloaded so long after the new ones are ready, and one at a time, so far apart:
+  /// other coordinators, which learn of all that by their next probe, then always know of one that is there.
   public var unloadPause: Duration = .seconds(2)
   public init() {}
 }
@@ -54,8 +54,8 @@ public struct PlacementDriver: Sendable {
   private var pending: [Pending] = []
   /// Loads that failed: not before.
   private var resting: [Pending] = []
-  /// Shards of which a replica was unloaded lately.
-  private var thinned: [(release: ModelVersion, shard: ShardID, until: Instant)] = []
+  /// Shards that have more replicas than they should: not before.
+  private var surplus: [(release: ModelVersion, shard: ShardID, notBefore: Instant)] = []
 
   /// - Parameter epoch: larger than any earlier driver's.
   public init(policy: PlacementPolicy, epoch: UInt64, now: Instant) {
@@ -101,17 +101,23 @@ public struct PlacementDriver: Sendable {
         let settled =
           isUnwanted
           || !wanted.isEmpty && wanted.allSatisfy { $0.isUsable && state($0, release.id, ShardID(shard)) == .ready }
-        guard settled else { continue }
+        guard settled else {
+          forgetSurplus(release.id, ShardID(shard))
+          continue
+        }
+        var hasSurplus = false
         for member in members
         where member.isUsable && !member.isDraining && !wanted.contains(where: { $0.id == member.id })
           && mayUnload(member, release.id, ShardID(shard), isUnwanted: isUnwanted)
-          && !isPending(member.id, release.id, ShardID(shard))
         {
+          hasSurplus = true
+          guard !isPending(member.id, release.id, ShardID(shard)) else { continue }
           guard isUnwanted || mayThin(release.id, ShardID(shard), now) else { break }
           unloads.add(member.id, release.id, ShardID(shard))
           unloadsOrdered += 1
           note(member.id, release, shard, isLoad: false, now)
         }
+        if !hasSurplus { forgetSurplus(release.id, ShardID(shard)) }
       }
     }
     return loads.all.map { .load($0.worker, order($0.release, $0.shards)) }
@@ -144,10 +150,18 @@ public struct PlacementDriver: Sendable {
     case .absent, .failed: isPending(member.id, release, shard)
     }
   }
+  /// Whether one more replica of this shard may go now; to be asked when there is one too many.
   private mutating func mayThin(_ release: ModelVersion, _ shard: ShardID, _ now: Instant) -> Bool {
-    guard !thinned.contains(where: { $0.release == release && $0.shard == shard }) else { return false }
-    thinned.append((release, shard, now + policy.unloadPause))
+    guard let index = surplus.firstIndex(where: { $0.release == release && $0.shard == shard }) else {
+      surplus.append((release, shard, now + policy.unloadPause))
+      return false
+    }
+    guard surplus[index].notBefore <= now else { return false }
+    surplus[index].notBefore = now + policy.unloadPause
     return true
+  }
+  private mutating func forgetSurplus(_ release: ModelVersion, _ shard: ShardID) {
+    surplus.removeAll { $0.release == release && $0.shard == shard }
   }
   /// What could not be loaded is forgotten with the version.
   private func mayUnload(_ member: Member, _ release: ModelVersion, _ shard: ShardID, isUnwanted: Bool) -> Bool {
@@ -164,7 +178,6 @@ public struct PlacementDriver: Sendable {
   /// Forgets the orders whose effect can be seen, and those that had none in time.
   private mutating func settle(_ members: [Member], _ now: Instant) {
     resting.removeAll { $0.until <= now }
-    thinned.removeAll { $0.until <= now }
     var open: [Pending] = []
     for var entry in pending {
       let state = state(members[entry.worker.index], entry.release, entry.shard)

@@ -53,6 +53,8 @@ struct ShardProgress: Sendable, Equatable {
   /// Legs on their way that owe it.
   var legs: UInt8 = 0
   var isHedged = false
+  /// It was sent to a worker that had let go of it: news that had not come yet, not a failure.
+  var wasStale = false
   /// Who has been asked so far: the last primary or retry, and the hedge.
   var worker: WorkerID?
   var hedgeWorker: WorkerID?
@@ -203,6 +205,12 @@ final class Flight: @unchecked Sendable {
   /// A leg that owed this shard is over.
   func legEnded(_ shard: ShardID) {
     if shards[shard.index].legs > 0 { shards[shard.index].legs -= 1 }
+  }
+  /// A worker did not have this shard: that attempt does not count, once.
+  func forgive(_ shard: ShardID) {
+    guard !shards[shard.index].wasStale, shards[shard.index].attempts > 0 else { return }
+    shards[shard.index].wasStale = true
+    shards[shard.index].attempts -= 1
   }
   func answer(_ shard: ShardID, planted: PlantedFaults) {
     let wasSettled = shards[shard.index].isSettled

@@ -216,6 +216,12 @@ extension Router {
   mutating func settle(
     _ leg: Leg, of flight: Flight, answered: [ShardID], now: Instant, into effects: inout [Effect]
   ) {
+    let omitted = flight.legShards[leg.shards].filter { !answered.contains($0) }
+    if !omitted.isEmpty {
+      // A leg that ran out of time belongs to a request that is answered: this one was let go of meanwhile.
+      effects.append(.lacks(leg.worker, flight.release, omitted))
+      for shard in omitted { flight.forgive(shard) }
+    }
     for shard in answered { flight.answer(shard, planted: policy.planted) }
     tryElsewhere(flight, leg, reason: .workerError, now: now, into: &effects)
   }
@@ -237,6 +243,7 @@ extension Router {
       tryElsewhere(flight, leg, reason: .connectionLost, now: now, into: &effects)
     case .wrongVersion:
       effects.append(.lacks(leg.worker, flight.release, Array(flight.legShards[leg.shards])))
+      for shard in flight.legShards[leg.shards] { flight.forgive(shard) }
       tryElsewhere(flight, leg, reason: .wrongVersion, now: now, into: &effects)
     // Trying elsewhere would add load to a cluster that has too much, or time that is not there, or the same error.
     case .overloaded:

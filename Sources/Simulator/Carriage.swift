@@ -107,7 +107,9 @@ extension World {
     _ leg: LegID, _ c: Int, _ worker: WorkerID, _ kind: Call.Kind, _ bytes: [UInt8], _ shards: UInt64,
     _ timeout: Duration
   ) throws(Violation) -> CoordinatorEvent? {
-    try coordinators[c].checker.sentOwn(leg.requestKey, shards, retry: allowance, now: now)
+    var isLookup = false
+    if case .lookup = kind { isLookup = true }
+    try coordinators[c].checker.sentOwn(leg.requestKey, shards, isLookup: isLookup, retry: allowance, now: now)
     guard let call = send(c, worker.index, kind, bytes, timeout) else {
       throw Violation(text: "a leg of its own for worker \(worker.rawValue), which is not linked")
     }
@@ -131,7 +133,22 @@ extension World {
     }
     hooks.took?(took, now)
     if now >= fate.liveFrom { quietLatencies.append(took.milliseconds) }
-    try coordinators[c].checker.answered(token, outcome, now: now, grace: grace)
+    do throws(Violation) {
+      try coordinators[c].checker.answered(token, outcome, now: now, grace: grace)
+    } catch {
+      throw Violation(text: error.text + holders(outcome, c))
+    }
+  }
+
+  /// Who has the shards that an answer lacks, and who the coordinator thinks has.
+  private func holders(_ outcome: Result<Answer, RankingError>, _ c: Int) -> String {
+    guard case .success(let answer) = outcome else { return "" }
+    return answer.coverage.missing.map { missing in
+      let held = workers.indices.filter { workers[$0].node.held(answer.release).contains(missing.shard) }
+      let known = coordinators[c].node.router.catalog.entry(answer.release)?.replicas[missing.shard] ?? []
+      return "; shard \(missing.shard) of \(answer.release) is held by \(held.map { "w\($0)" }), c\(c) knows of "
+        + "\(known.compactMap { route(c, $0).map { "w\($0)" } })"
+    }.joined()
   }
 
   // In join mode a coordinator numbers the workers by their arrival; addresses say which one is meant.

@@ -47,7 +47,11 @@ struct Checker {
   var retryLegs = 0
   var coveredByLoss = 0
   /// Shards that the coordinator's own requests have asked.
-  private var own: [UInt64: UInt64] = [:]
+  private var own: [OwnPhase: UInt64] = [:]
+  private struct OwnPhase: Hashable {
+    var key: UInt64
+    var isLookup: Bool
+  }
   /// What is left of the hedges earned, as an account kept here says.
   var hedgeTokens = 0.0
   var since = Instant(nanoseconds: 0)
@@ -65,6 +69,7 @@ struct Checker {
     retryLegs = 0
     coveredByLoss = 0
     hedgeTokens = 0
+    own = [:]
     since = now
   }
 
@@ -101,9 +106,12 @@ struct Checker {
   }
 
   /// A leg of a request that nobody outside made: it earns and costs what others do.
-  mutating func sentOwn(_ key: UInt64, _ shards: UInt64, retry tokens: RetryAllowance, now: Instant) throws(Violation) {
-    let isExtra = own[key, default: 0] & shards != 0
-    own[key, default: 0] |= shards
+  mutating func sentOwn(
+    _ key: UInt64, _ shards: UInt64, isLookup: Bool, retry tokens: RetryAllowance, now: Instant
+  ) throws(Violation) {
+    let phase = OwnPhase(key: key, isLookup: isLookup)
+    let isExtra = own[phase, default: 0] & shards != 0
+    own[phase, default: 0] |= shards
     try count(isExtra: isExtra, isHedge: false, tokens, now)
   }
 

@@ -143,7 +143,7 @@ import Testing
   @Test(arguments: [0, 10, 30])
   func everyShardGetsItsReplicasWhateverIsLost(lost: Int) {
     let fleet = Self.driven(4, lost: lost)
-    if lost > 0 { fleet.pass(.seconds(40)) }
+    if lost > 0 { fleet.pass(.seconds(120)) }
     #expect(fleet.node.isReady)
     #expect((0..<4).reduce(0) { $0 + held(fleet, $1) } == 32, "two replicas of 16 shards, and nothing else")
     let orders = fleet.orders

@@ -134,6 +134,8 @@ struct DriverScript {
       [script.release], to: script.members.map { PlacementMember(name: $0.name) }, replicas: 2)[0][0]
     let extra = [0, 1, 2].first { !wanted.contains($0) }!
     for worker in 0..<3 { script.set(worker, ready: [0]) }
+    #expect(script.tick() == [])
+    script.pass(.seconds(2))
     #expect(script.tick() == ["unload \(script.members[extra].name) 0 @9.1"])
     #expect(script.tick() == [])
     script.pass(.seconds(2))
@@ -190,6 +192,8 @@ struct DriverScript {
     known.release.holders = [["w3"], ["w9"]]
     for worker in 0..<3 { known.set(worker, ready: [0, 1]) }
     // Shard 1 is to be held by somebody who is not there: nobody lets go of it.
+    #expect(known.tick() == [])
+    known.pass(.seconds(2))
     #expect(known.tick() == ["unload w1 0 @9.1"])
   }
 
@@ -198,6 +202,10 @@ struct DriverScript {
     var script = DriverScript(["w1", "w2", "w3"], shards: 1)
     script.release.holders = [["w3"]]
     for worker in 0..<3 { script.set(worker, ready: [0]) }
+    #expect(script.tick() == [])
+    script.pass(.milliseconds(1999))
+    #expect(script.tick() == [])
+    script.pass(.milliseconds(1))
     #expect(script.tick() == ["unload w1 0 @9.1"])
     script.set(0, ready: [])
     // Setting what a worker says takes a third of a second.
