@@ -99,7 +99,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     store = configuration.state.map { [loop] in
       StoreLink($0, name: configuration.name, loop: loop, seed: random.next())
     }
-    loader = store.map { _ in Signals.blocked { ComputePool(threads: 1) {} } }
+    loader = store.map { _ in Threads.withSignalsBlocked { ComputePool(threads: 1) { Threads.standBack() } } }
     node = CoordinatorNode(settings: settings, seed: random.next(), now: loop.freshNow())
     requestIDs = SeededGenerator(seed: random.next())
     server.delegate = self

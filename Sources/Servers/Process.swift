@@ -31,9 +31,12 @@ enum Announcement {
   static func admin(_ address: SocketAddress) { Log.write(1, "admin http://\(address)\n") }
 }
 
-enum Signals {
-  /// Threads that are started in `body` never take them: the loop alone does.
-  static func blocked<Result>(_ body: () -> Result) -> Result {
+enum Threads {
+  /// The calling thread gets the processor when nobody else wants it: reading a version must not cost requests.
+  static func standBack() { _ = setpriority(__priority_which_t(0), 0, 19) }  // PRIO_PROCESS: on Linux, this thread
+
+  /// Threads that are started in `body` never take SIGTERM and SIGINT: the loop alone does.
+  static func withSignalsBlocked<Result>(_ body: () -> Result) -> Result {
     var set = sigset_t()
     sigemptyset(&set)
     sigaddset(&set, SIGTERM)

@@ -86,8 +86,8 @@ public final class WorkerServer: HTTPServerDelegate {
     var policy = WorkerPolicy(running: threads, cores: cores)
     if let size = configuration.togetherKiB { policy.togetherBytesMin = UInt64(size) << 10 }
     node = WorkerNode(settings: settings, policy: policy)
-    (pool, loader) = Signals.blocked {
-      (ComputePool(threads: threads) { LegScorer() }, ComputePool(threads: 1) {})
+    (pool, loader) = Threads.withSignalsBlocked {
+      (ComputePool(threads: threads) { LegScorer() }, ComputePool(threads: 1) { Threads.standBack() })
     }
     server.delegate = self
   }

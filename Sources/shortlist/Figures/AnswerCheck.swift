@@ -62,12 +62,16 @@ extension Array {
 
 /// Compares answers with what the oracle says of the same request, over the same shards and with the same R.
 final class AnswerCheck {
-  private let oracle: Oracle
+  /// By version.
+  private let oracles: [String: Oracle]
   private let requests: [[UInt8]]
   private(set) var compared = 0
 
-  init(_ bundle: String, mixed: Bool = false) throws {
-    oracle = try Oracle(bundle: bundle)
+  init(_ bundles: String..., mixed: Bool = false) throws {
+    oracles = Dictionary(
+      uniqueKeysWithValues: try bundles.map {
+        (URL(fileURLWithPath: $0).lastPathComponent, try Oracle(bundle: $0))
+      })
     requests = FigureBundle.requests(mixed: mixed)
   }
 
@@ -78,6 +82,7 @@ final class AnswerCheck {
       let body = requests[answer.index % requests.count]
       let text = String(decoding: body.prefix(80), as: UTF8.self)
       let given = try answer.body.withUnsafeBytes { try ParsedAnswer($0) }
+      guard let oracle = oracles[given.version] else { return "made from \(given.version), which nobody rolled out" }
       let request = try body.withUnsafeBytes { try PublicAPI.recommend.parse($0, requestID: "oracle") }
       let covered = (0..<given.shards).filter { !given.missing.contains($0) }
       var json = JSONWriter()

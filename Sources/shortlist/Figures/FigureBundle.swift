@@ -12,11 +12,16 @@ struct FigureBundle: Sendable {
   static let shards = 16
   static let k = 20
   let store: String
+  private let items: Matrix
   let release = ModelVersion(model: "home", version: "v1")
+  /// Another version of the same size; see `addVersion`.
+  static let other = "v2"
+  private let directory: String
   var path: String { "\(store)/\(release.model)/\(release.version)" }
 
   /// Builds it in a directory.
   init(in directory: String) throws {
+    self.directory = directory
     store = directory + "/store"
     let factors = directory + "/factors"
     try FileManager.default.createDirectory(atPath: factors, withIntermediateDirectories: true)
@@ -29,7 +34,8 @@ struct FigureBundle: Sendable {
       }
       return Matrix(rows: rows, columns: Self.dimension, values: values)
     }
-    try NumPyFile.write(matrix(Self.items), to: factors + "/items.npy")
+    let items = matrix(Self.items)
+    try NumPyFile.write(items, to: factors + "/items.npy")
     try NumPyFile.write(matrix(Self.users), to: factors + "/users.npy")
     try IDFile.write((0..<Self.items).map { "item-\($0)" }, to: factors + "/items.ids")
     try IDFile.write((0..<Self.users).map { "user-\($0)" }, to: factors + "/users.ids")
@@ -38,13 +44,29 @@ struct FigureBundle: Sendable {
       for _ in 0..<generator.below(60) { history += "user-\(user),item-\(generator.below(Self.items))\n" }
     }
     try AtomicFile.write(Array(history.utf8), to: directory + "/history.csv")
+    self.items = items
+    try build(release, factors)
+  }
+
+  /// The same items, each moved a little, as when a model is trained anew.
+  func addVersion() throws {
+    let factors = directory + "/factors-\(Self.other)"
+    try FileManager.default.copyItem(atPath: directory + "/factors", toPath: factors)
+    var generator = SeededGenerator(seed: 4)
+    var matrix = items
+    for index in matrix.values.indices { matrix.values[index] += Float(generator.unit() - 0.5) * 0.05 }
+    try NumPyFile.write(matrix, to: factors + "/items.npy")
+    try build(ModelVersion(model: release.model, version: Self.other), factors)
+  }
+
+  private func build(_ release: ModelVersion, _ factors: String) throws {
     var options = BundleOptions()
     options.factors = factors
     options.history = directory + "/history.csv"
     options.store = store
     options.release = release
     options.shards = Self.shards
-    _ = try BundleBuilder(options).build()
+    _ = try BundleBuilder(options).build(rehearse: GoldenAnswers().lines)
   }
 
   /// Requests for customers, every other one without what they have had; with `mixed` some by recent items and some by

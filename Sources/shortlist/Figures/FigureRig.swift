@@ -30,7 +30,7 @@ struct FigureRig: Sendable {
   // MARK: clusters
 
   func cluster(
-    routing: CoordinatorFile.Routing? = nil, allowFaults: Bool = false, joins: Bool? = nil
+    routing: CoordinatorFile.Routing? = nil, allowFaults: Bool = false, joins: Bool? = nil, rollouts: Bool = false
   ) throws -> LocalCluster {
     var options = LocalCluster.Options(
       executable: executable, store: bundle.store, model: bundle.release.model, version: bundle.release.version,
@@ -39,6 +39,7 @@ struct FigureRig: Sendable {
     options.replicas = Self.replicas
     options.routing = routing
     options.allowFaults = allowFaults
+    options.rollouts = rollouts
     options.joins = joins ?? self.joins
     options.directory = StateDirectory(path: "\(logs ?? directory)/state-\(UUID().uuidString.prefix(8))")
     options.keepsLogs = logs != nil

@@ -32,6 +32,7 @@ struct FigureTable {
     ("kill", { try $0.kill() }), ("both-dead", { try $0.bothDead() }), ("freeze", { try $0.freeze() }),
     ("tail-a", { try $0.tailA() }), ("tail-b", { try $0.tailB() }), ("overload", { try $0.overload() }),
     ("shard-down", { try $0.shardDown() }), ("restarts", { try $0.restarts() }), ("soak", { try $0.soakRow() }),
+    ("rollouts", { try $0.rollouts() }), ("rollout-load", { try $0.rolloutLoad() }),
   ]
   static var names: [String] { rows.map(\.name) }
 
