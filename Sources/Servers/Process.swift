@@ -32,8 +32,20 @@ enum Announcement {
 }
 
 enum Threads {
-  /// The calling thread gets the processor when nobody else wants it: reading a version must not cost requests.
-  static func standBack() { _ = setpriority(__priority_which_t(0), 0, 19) }  // PRIO_PROCESS: on Linux, this thread
+  /// The calling thread sleeps.
+  static func rest(_ duration: Duration) {
+    let nanoseconds = max(0, duration.nanoseconds)
+    var time = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+    nanosleep(&time, nil)
+  }
+
+  /// The calling thread gets the processor when nobody else wants it: reading a version must not cost requests. A low
+  /// priority alone would not do: what runs keeps its slice of 3 ms, only an idle thread makes way at once.
+  static func standBack() {
+    var parameters = sched_param()
+    let idle: Int32 = 5  // SCHED_IDLE
+    if sched_setscheduler(0, idle, &parameters) != 0 { _ = setpriority(__priority_which_t(0), 0, 19) }
+  }
 
   /// Threads that are started in `body` never take SIGTERM and SIGINT: the loop alone does.
   static func withSignalsBlocked<Result>(_ body: () -> Result) -> Result {
