@@ -47,6 +47,8 @@ public final class LocalCluster: Sendable {
     public var scoringThreads = 1
     /// Memory of each worker for slices; `nil` = most of the machine's.
     public var memoryMiB: Int?
+    /// How much of a core reading slices takes while something is served; `nil` = the usual share.
+    public var loadShare: Double?
     /// From which size on slices are scanned by several legs together; `nil` = the usual one.
     public var togetherKiB: Int?
     /// Where its files lie; `nil` = a new temporary directory.
@@ -164,7 +166,7 @@ public final class LocalCluster: Sendable {
         join: options.joins ? Array(joins) : [],
         zone: options.zones.isEmpty ? nil : options.zones[(number - 1) % options.zones.count],
         scoringThreads: options.scoringThreads, togetherKiB: options.togetherKiB,
-        memoryMiB: options.memoryMiB, allowFaults: options.allowFaults),
+        memoryMiB: options.memoryMiB, loadShare: options.loadShare, allowFaults: options.allowFaults),
       to: worker.config)
   }
 

@@ -82,6 +82,7 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var scoringThreads: Int
   public var togetherKiB: Int?
   public var memoryMiB: Int?
+  public var loadShare: Double?
   public var allowFaults: Bool
 
   enum CodingKeys: String, CodingKey {
@@ -89,6 +90,7 @@ public struct WorkerFile: Codable, Sendable, Equatable {
     case scoringThreads = "scoring_threads"
     case togetherKiB = "together_kib"
     case memoryMiB = "memory_mib"
+    case loadShare = "load_share"
     case allowFaults = "allow_faults"
   }
 }

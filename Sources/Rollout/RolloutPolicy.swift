@@ -19,6 +19,8 @@ public enum RolloutPolicy {
   /// The share of the evidence that trips a guard from which on a stage is not left: sound versions seldom show a 16th
   /// of it, and waiting costs them little.
   static let suspicion = 1.0 / 16
+  /// A figure of so many that is neither within its limit nor surely beyond lies at the limit: no reason to wait.
+  static let settledSample = 5000
 
   /// What is to be changed now, or nothing. When it has been stored, ask again at once: another model may have its
   /// turn.
@@ -181,7 +183,9 @@ private struct Look {
   }
   /// A figure beyond its limit that chance may still explain: enough to wait for more, not to turn back.
   private var suspect: GuardFigure? {
-    watch.figures(rollout, window).first { $0.evidence >= settings.evidence * RolloutPolicy.suspicion }
+    watch.figures(rollout, window).first {
+      $0.sample < RolloutPolicy.settledSample && $0.evidence >= settings.evidence * RolloutPolicy.suspicion
+    }
   }
   /// A metric that is watched must be there: a misspelt name must not look like a healthy figure.
   private var unseenMetrics: [String] {

@@ -178,6 +178,8 @@ public struct WorkerConfiguration: Sendable {
   public var zone = ""
   /// Memory for slices; 0 = four fifths of the machine's.
   public var memoryMiB = 0
+  /// How much of a core reading slices takes while something is served, 0…1.
+  public var loadShare = 0.1
   /// Whether `POST /faults` may make trouble: for tests and measurements only.
   public var allowFaults = false
   public init() {}
@@ -186,7 +188,7 @@ public struct WorkerConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
-      "allow_faults", "together_kib",
+      "allow_faults", "together_kib", "load_share",
     ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
@@ -198,6 +200,7 @@ public struct WorkerConfiguration: Sendable {
     zone = try json.text("zone") ?? ""
     memoryMiB = try json.integer("memory_mib", in: 0...1 << 30) ?? 0
     allowFaults = try json.boolean("allow_faults") ?? false
+    loadShare = try json.number("load_share", in: 0.01...1) ?? loadShare
     for entry in try json.objects("holdings") {
       try entry.allow(["model", "version", "shards"])
       holdings.append(

@@ -113,7 +113,9 @@ public final class WorkerServer: HTTPServerDelegate {
   /// Reads a slice on the loader's thread. A damaged shard is left out and said; the others serve.
   private func load(_ id: ModelVersion, _ shard: ShardID) {
     let (loop, this, store) = (loop, Unchecked(self), configuration.store)
-    let isServing = !hosted.isEmpty
+    // While something is served, a slice is followed by a rest: however many workers share a machine, reading takes a
+    // small share of it.
+    let rest = hosted.isEmpty ? 0 : 1 / configuration.loadShare - 1
     loader.submit {
       let start = EventLoop.clock()
       let loaded = Result {
@@ -122,13 +124,9 @@ public final class WorkerServer: HTTPServerDelegate {
       // Reading a slice and making its index leave holes in the heap that nothing else here would fill.
       clinux_trim()
       loop.execute { this.value.loaded(id, shard, loaded) }
-      if isServing { Threads.rest((EventLoop.clock() - start) * Self.restFactor) }
+      if rest > 0 { Threads.rest((EventLoop.clock() - start) * rest) }
     }
   }
-
-  /// While something is served, a slice is followed by a rest of so many times what it took: reading then takes a tenth
-  /// of a core, however many workers share a machine.
-  private static let restFactor = 9
 
   private func loaded(_ id: ModelVersion, _ shard: ShardID, _ result: Result<(HostedRelease, Slice), any Error>) {
     do {

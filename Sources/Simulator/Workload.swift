@@ -76,7 +76,8 @@ struct Workload {
     if generator.below(10) == 0 { request.earlyAt = 0.75 }
     if generator.below(10) == 0 { request.sticky = true }
     if generator.below(20) == 0 { request.priority = .batch }
-    if catalogue.versions.count > 1, generator.below(2) == 0 {
+    // With more than two, versions come and go, and naming one is a gamble.
+    if catalogue.versions.count > 1, generator.below(catalogue.versions.count > 2 ? 8 : 2) == 0 {
       request.version = catalogue.versions[generator.below(catalogue.versions.count)].release.id.version
     }
     request.timeout = .milliseconds([500, 500, 500, 300, 30][generator.below(5)])

@@ -142,7 +142,7 @@ final class World {
     generator = SeededGenerator(seed: StableHash.mix(options.seed &+ 0x5eed))
     let shards = 16 + 8 * generator.below(2)
     let wantsJoins = generator.below(3) == 0
-    let wantsRollouts = generator.below(4) > 0
+    let wantsRollouts = generator.below(8) > 0
     let joins = wantsJoins && !isExperiment
     let rolls = joins && wantsRollouts
     let versions = rolls ? 3 : 1 + generator.below(2)

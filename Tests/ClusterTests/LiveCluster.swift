@@ -19,6 +19,8 @@ struct LiveCluster {
     var options = LocalCluster.Options(
       executable: Program.path, store: bundle.store, model: "home", version: "v1", shards: TestBundle.shards)
     options.directory = StateDirectory(path: bundle.directory + "/state")
+    // An unoptimised program reads slowly enough.
+    options.loadShare = 1
     change(&options)
     cluster = try LocalCluster(options)
   }

@@ -40,7 +40,7 @@ import Testing
 
   /// Every kind of trouble is met in at least a tenth of the runs.
   @Test func noKindOfFaultIsRare() {
-    let reports = (UInt64(1)...24).map { run($0, seconds: 60) }
+    let reports = (UInt64(1)...40).map { run($0, seconds: 60) }
     for kind in FaultKind.allCases {
       let share = Double(reports.count { $0.faults[kind.rawValue] > 0 }) / Double(reports.count)
       #expect(share >= 0.1, "\(kind.name) in \(share) of the runs")

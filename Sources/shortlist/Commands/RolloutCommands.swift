@@ -117,7 +117,7 @@ extension Command {
   private static let abort = Command(
     name: "abort",
     summary: "Turn a rollout back: traffic at once, memory later",
-    example: "shortlist rollout abort --model home --why \"prices look wrong\"",
+    example: "shortlist rollout abort --model home --why wrong-prices",
     options: adminOptions + [model, who, .text("why", "TEXT", "the reason, for the history")],
     run: { call in
       try show(try RolloutReport.command(try admin(call), fields("abort", call, ["why"])), call)
