@@ -86,6 +86,8 @@ public struct PlacementDriver: Sendable {
     settle(members, now)
     let loadingNow = members.reduce(0) { $0 + ($1.isUsable ? Self.loading($1) : 0) }
 
+    let before = surplus
+    surplus = []
     var (loads, unloads) = (Batches(), Batches())
     for (release, target) in zip(releases, targets) {
       for shard in target.indices {
@@ -101,10 +103,9 @@ public struct PlacementDriver: Sendable {
         let settled =
           isUnwanted
           || !wanted.isEmpty && wanted.allSatisfy { $0.isUsable && state($0, release.id, ShardID(shard)) == .ready }
-        guard settled else {
-          forgetSurplus(release.id, ShardID(shard))
-          continue
-        }
+        guard settled else { continue }
+        let known = before.first { $0.release == release.id && $0.shard == ShardID(shard) }
+        var notBefore = known?.notBefore ?? now + policy.unloadPause
         var hasSurplus = false
         for member in members
         where member.isUsable && !member.isDraining && !wanted.contains(where: { $0.id == member.id })
@@ -112,12 +113,13 @@ public struct PlacementDriver: Sendable {
         {
           hasSurplus = true
           guard !isPending(member.id, release.id, ShardID(shard)) else { continue }
-          guard isUnwanted || mayThin(release.id, ShardID(shard), now) else { break }
+          guard isUnwanted || notBefore <= now else { break }
+          notBefore = now + policy.unloadPause
           unloads.add(member.id, release.id, ShardID(shard))
           unloadsOrdered += 1
           note(member.id, release, shard, isLoad: false, now)
         }
-        if !hasSurplus { forgetSurplus(release.id, ShardID(shard)) }
+        if hasSurplus { surplus.append((release.id, ShardID(shard), notBefore)) }
       }
     }
     return loads.all.map { .load($0.worker, order($0.release, $0.shards)) }
@@ -149,19 +151,6 @@ public struct PlacementDriver: Sendable {
     case .ready, .loading: true
     case .absent, .failed: isPending(member.id, release, shard)
     }
-  }
-  /// Whether one more replica of this shard may go now; to be asked when there is one too many.
-  private mutating func mayThin(_ release: ModelVersion, _ shard: ShardID, _ now: Instant) -> Bool {
-    guard let index = surplus.firstIndex(where: { $0.release == release && $0.shard == shard }) else {
-      surplus.append((release, shard, now + policy.unloadPause))
-      return false
-    }
-    guard surplus[index].notBefore <= now else { return false }
-    surplus[index].notBefore = now + policy.unloadPause
-    return true
-  }
-  private mutating func forgetSurplus(_ release: ModelVersion, _ shard: ShardID) {
-    surplus.removeAll { $0.release == release && $0.shard == shard }
   }
   /// What could not be loaded is forgotten with the version.
   private func mayUnload(_ member: Member, _ release: ModelVersion, _ shard: ShardID, isUnwanted: Bool) -> Bool {

@@ -207,7 +207,7 @@ public final class CoordinatorNode {
         effects.append(.lookup(leg, worker, request, timeout: timeout))
       case .cancel(let leg, let worker): effects.append(.cancel(leg, worker))
       case .answer(let token, let outcome, let origin):
-        if desk != nil, isOwn(token, outcome, origin, now: now) { continue }
+        if isOwn(token, outcome, origin, now: now) { continue }
         effects.append(.answer(token, outcome))
       case .heartbeat(let worker, let sentAt):
         membership.trafficAnswered(worker, sentAt: sentAt, now: now, into: &membershipEffects)

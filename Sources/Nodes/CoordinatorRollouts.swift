@@ -54,17 +54,13 @@ extension CoordinatorNode {
       return router.requested(token, request, deadline: deadline, now: now, into: &routerEffects)
     }
     let (wish, shadow) = desk.wish(request, model: router.catalog.model(of: request))
-    var copy: RequestToken?
-    if let shadow, let model = router.catalog.model(of: request), let state = desk.document[model] {
-      copy = self.desk?.shadows.open(
-        token, rollout: shadow.rollout, old: ModelVersion(model: model, version: state.serving))
-    }
+    let copy = shadow.flatMap { desk.shadows.open(token, rollout: $0.rollout, old: $0.old) }
     router.requested(token, request, deadline: deadline, wish: wish, now: now, into: &routerEffects)
     guard let copy, let shadow else { return }
     var second = request
     second.priority = .batch
     router.requested(
-      copy, second, deadline: deadline, wish: .exactly(shadow.version, replica: nil), now: now, into: &routerEffects)
+      copy, second, deadline: deadline, wish: .exactly(shadow.new, replica: nil), now: now, into: &routerEffects)
   }
 
   func cancelled(_ token: RequestToken, now: Instant) {
@@ -78,23 +74,24 @@ extension CoordinatorNode {
   func isOwn(
     _ token: RequestToken, _ outcome: Result<Answer, RankingError>, _ origin: Router.Origin?, now: Instant
   ) -> Bool {
+    guard let desk else { return false }
     if RolloutDesk.isRehearsal(token) {
-      desk?.rehearsed(
+      desk.rehearsed(
         token, outcome, hasNaN: origin?.hasNaN ?? false,
         replicas: { self.router.catalog.entry($0)?.replicas.replicas.map(\.count).max() ?? 1 }, now: now)
       return true
     }
     let end = (outcome: outcome, origin: origin, at: now)
-    if desk?.shadows.isEmpty == false { desk?.shadows.answered(token, end) }
+    if !desk.shadows.isEmpty { desk.shadows.answered(token, end) }
     if token & ShadowPairs.copyBit != 0 { return true }
-    desk?.count(end)
+    desk.count(end)
     return false
   }
 
   // MARK: What the store and people say
 
   func agreed(_ revision: UInt64, _ bytes: [UInt8], now: Instant, into effects: inout [CoordinatorEffect]) {
-    guard desk?.agreed(revision: revision, bytes: bytes, now: now) == true, let desk else { return }
+    guard let desk, desk.agreed(revision: revision, bytes: bytes, now: now) else { return }
     router.offer(desk.splits.map { VersionOffer(model: $0.model, versions: $0.versions) })
     drive(now: now, into: &effects)
   }
@@ -113,12 +110,12 @@ extension CoordinatorNode {
   }
 
   func commanded(_ call: CallToken, _ command: RolloutCommand, _ who: String, into effects: inout [CoordinatorEffect]) {
-    guard desk != nil else {
+    guard let desk else {
       let error = RolloutError(
         .unavailable, "this coordinator has no agreed document: its configuration names no \"state\"")
       return effects.append(.rollout(.reply(call, .failure(error))))
     }
-    if let refusal = desk?.command(RolloutDesk.Command(call: call, command: command, who: who)) {
+    if let refusal = desk.command(RolloutDesk.Command(call: call, command: command, who: who)) {
       effects.append(.rollout(.reply(call, .failure(refusal))))
     }
   }
@@ -130,29 +127,29 @@ extension CoordinatorNode {
 
   /// Loads and forgets versions, proposes the next change, rehearses. Idempotent at one instant.
   func attend(now: Instant, into effects: inout [CoordinatorEffect]) {
-    guard let loads = desk?.loads(router.catalog.entries.map(\.id), now: now) else { return }
-    desk?.isStirred = false
+    guard let desk else { return }
+    let loads = desk.loads(router.catalog.entries.map(\.id), now: now)
+    desk.isStirred = false
     for id in loads.load { effects.append(.rollout(.load(id))) }
     for id in loads.forget {
       router.forget(id)
       effects.append(.rollout(.forget(id)))
     }
     guard !isDraining else { return }
-    if let desk, desk.looksAt.map({ $0 <= now }) ?? false, desk.hasRollout {
+    if let looksAt = desk.looksAt, looksAt <= now, desk.hasRollout {
       if !desk.metricNames.isEmpty { effects.append(.rollout(.measure(desk.metricNames))) }
       if settings.coordinators.count > 1 { effects.append(.rollout(.askOthers)) }
     }
-    loop: while true {
-      switch desk?.next({ self.observed(now: now) }, now: now) {
-      case .commit(let order): effects.append(.rollout(.commit(order)))
-      case .refused(let call, let error):
-        effects.append(.rollout(.reply(call, .failure(error))))
-        continue loop
-      case .nothing, nil: break
+    decisions: while true {
+      switch desk.next({ self.observed(now: now) }, now: now) {
+      case .refused(let call, let error): effects.append(.rollout(.reply(call, .failure(error))))
+      case .commit(let order):
+        effects.append(.rollout(.commit(order)))
+        break decisions
+      case .nothing: break decisions
       }
-      break
     }
-    let turns = desk?.rehearse({ self.router.catalog.entry($0)?.release }, now: now) ?? []
+    let turns = desk.rehearse({ self.router.catalog.entry($0)?.release }, now: now)
     for turn in turns {
       var request = turn.request
       request.model = turn.release.model

@@ -34,7 +34,7 @@ struct Rehearser: Sendable {
   private(set) var isWarm = false
   /// Rounds of warming up that are done, and the mean latency of the last.
   private(set) var rounds = 0
-  private(set) var roundMean: Duration = .zero
+  private var roundMean: Duration = .zero
   /// How many golden queries there are, and answers of each that were right.
   private(set) var rightAnswers = 0
   private var phase = Phase.verify
@@ -42,7 +42,8 @@ struct Rehearser: Sendable {
   private var sum: Duration = .zero
   private var count = 0
   private(set) var notBefore: Instant
-  private(set) var isWaiting = false
+  /// The request whose answer it waits for. That of an earlier rehearsal is not its.
+  private(set) var asked: RequestToken?
 
   init(_ release: Release, now: Instant) {
     self.release = release.id
@@ -53,11 +54,13 @@ struct Rehearser: Sendable {
   }
 
   /// - Returns: nil = nothing is to be asked just now.
-  mutating func ask(mayWarm: Bool, now: Instant) -> (request: RankingRequest, replica: Int)? {
-    guard !isWaiting, now >= notBefore, !isDone(mayWarm: mayWarm), queries.indices.contains(next.query) else {
+  mutating func ask(
+    as token: RequestToken, mayWarm: Bool, now: Instant
+  ) -> (request: RankingRequest, replica: Int)? {
+    guard asked == nil, now >= notBefore, !isDone(mayWarm: mayWarm), queries.indices.contains(next.query) else {
       return nil
     }
-    isWaiting = true
+    asked = token
     return (queries[next.query].request, next.replica)
   }
   func isDone(mayWarm: Bool) -> Bool {
@@ -71,7 +74,7 @@ struct Rehearser: Sendable {
   mutating func answered(
     _ outcome: Result<Answer, RankingError>, hasNaN: Bool, replicas: Int, now: Instant
   ) {
-    isWaiting = false
+    asked = nil
     guard case .success(let answer) = outcome, answer.coverage.missing.isEmpty, answer.quality == 1 else {
       notBefore = now + Self.pause
       return

@@ -27,7 +27,7 @@ public struct CommitOrder: Sendable, Equatable {
 }
 
 public enum CommitEnd: Sendable, Equatable {
-  case committed(revision: UInt64)
+  case committed
   /// Somebody else was first; what the document is now has been told.
   case conflict
   /// Not taken, or not known to be.
@@ -78,10 +78,9 @@ final class RolloutDesk {
   private(set) var due: Instant
   /// Something happened that may ask for loads, commits or rehearsals.
   var isStirred = true
-  /// Names of the rehearsals' open requests.
+  /// In the names of the rehearsals' requests.
   static let rehearsalBits: RequestToken = 3 << 62
   private var lastRehearsal: RequestToken = 0
-  private var rehearsing: [(token: RequestToken, release: ModelVersion)] = []
   /// The wall clock in milliseconds, for the history alone.
   var wallMilliseconds = 0
 
@@ -90,7 +89,6 @@ final class RolloutDesk {
     due = now
   }
 
-  var isKnown: Bool { revision != nil }
   /// When it looks for the next step; nil = not before something happens: while a change is on its way to the store,
   /// there is nothing to decide.
   var looksAt: Instant? { drives && pending == nil ? due : nil }
@@ -105,9 +103,7 @@ final class RolloutDesk {
     var fresh = RolloutDocument()
     if !bytes.isEmpty {
       do {
-        fresh = try bytes.withUnsafeBytes { raw in
-          Result { () throws(RolloutError) in try RolloutDocument(json: raw) }
-        }.get()
+        fresh = try RolloutDocument(json: bytes)
       } catch {
         // Not acted upon, and not overwritten: without a revision nothing is committed.
         problem = "the agreed document (revision \(revision)) cannot be read: \(error)"
@@ -115,15 +111,14 @@ final class RolloutDesk {
       }
     }
     problem = nil
+    let isFirst = self.revision == nil
     self.revision = revision
-    guard fresh != document || splits.isEmpty else { return false }
+    guard fresh != document || isFirst else { return false }
     document = fresh
     splits = fresh.models.map(TrafficSplit.init)
     let rollouts = fresh.models.compactMap(\.rollout)
     shadows.keep(rollouts.map(\.id))
-    let involved = fresh.models.flatMap { state in
-      state.versionsInvolved.map { ModelVersion(model: state.model, version: $0) }
-    }
+    let involved = involved
     traffic.removeAll { !involved.contains($0.release) }
     for release in involved where !traffic.contains(where: { $0.release == release }) {
       traffic.append(Observed.Traffic(release: release))
@@ -157,15 +152,16 @@ final class RolloutDesk {
 
   // MARK: Which version
 
-  /// The wish of a client's request, and the rollout and version that score a copy of it.
-  func wish(_ request: RankingRequest, model: String?) -> (VersionWish, shadow: (rollout: String, version: String)?) {
+  /// A copy of a client's request: for which rollout, and the two versions that answer.
+  typealias Shadow = (rollout: String, old: ModelVersion, new: String)
+  func wish(_ request: RankingRequest, model: String?) -> (VersionWish, shadow: Shadow?) {
     guard request.version == nil, let model, let split = splits.first(where: { $0.model == model }) else {
       return (.serving, nil)
     }
     let choice = split.choice(for: request)
     if choice > 0 { return (.preferred(split.versions[choice]), nil) }
     guard let shadowed = split.shadowed, split.isShadowed(request.requestID) else { return (.serving, nil) }
-    return (.serving, (split.rollout, split.versions[shadowed]))
+    return (.serving, (split.rollout, ModelVersion(model: model, version: split.versions[0]), split.versions[shadowed]))
   }
 
   func count(_ end: ShadowPairs.End) {
@@ -218,11 +214,15 @@ final class RolloutDesk {
 
   // MARK: What is loaded
 
-  /// Versions that should be loaded here and are not, and those that no longer need be.
-  func loads(_ loaded: [ModelVersion], now: Instant) -> (load: [ModelVersion], forget: [ModelVersion]) {
-    let wanted = document.models.flatMap { state in
+  private var involved: [ModelVersion] {
+    document.models.flatMap { state in
       state.versionsInvolved.map { ModelVersion(model: state.model, version: $0) }
     }
+  }
+
+  /// Versions that should be loaded here and are not, and those that no longer need be.
+  func loads(_ loaded: [ModelVersion], now: Instant) -> (load: [ModelVersion], forget: [ModelVersion]) {
+    let wanted = involved
     var load: [ModelVersion] = []
     for id in wanted {
       switch loading[id] {
@@ -342,9 +342,7 @@ final class RolloutDesk {
   static func isRehearsal(_ token: RequestToken) -> Bool { token & rehearsalBits == rehearsalBits }
 
   /// Makes a rehearsal for every version that is being verified or warmed up, and says what to ask next.
-  func rehearse(
-    _ release: (ModelVersion) -> Release?, now: Instant
-  ) -> [Turn] {
+  func rehearse(_ release: (ModelVersion) -> Release?, now: Instant) -> [Turn] {
     guard drives else { return [] }
     var turns: [Turn] = []
     for state in document.models {
@@ -353,12 +351,11 @@ final class RolloutDesk {
       if !rehearser.contains(where: { $0.release == id }), let release = release(id) {
         rehearser.append(Rehearser(release, now: now))
       }
+      let token = (lastRehearsal + 1) | Self.rehearsalBits
       guard let index = rehearser.firstIndex(where: { $0.release == id }),
-        let turn = rehearser[index].ask(mayWarm: rollout.stage == .warm, now: now)
+        let turn = rehearser[index].ask(as: token, mayWarm: rollout.stage == .warm, now: now)
       else { continue }
-      lastRehearsal = (lastRehearsal + 1) & ~Self.rehearsalBits
-      let token = lastRehearsal | Self.rehearsalBits
-      rehearsing.append((token, id))
+      lastRehearsal = token
       turns.append(Turn(token: token, release: id, request: turn.request, replica: turn.replica))
     }
     return turns
@@ -371,8 +368,8 @@ final class RolloutDesk {
         return false
       }
       switch rollout.stage {
-      case .verify: return !rehearser.isWaiting && !rehearser.isDone(mayWarm: false)
-      case .warm: return !rehearser.isWaiting && !rehearser.isDone(mayWarm: true)
+      case .verify: return rehearser.asked == nil && !rehearser.isDone(mayWarm: false)
+      case .warm: return rehearser.asked == nil && !rehearser.isDone(mayWarm: true)
       default: return false
       }
     }
@@ -382,11 +379,9 @@ final class RolloutDesk {
     _ token: RequestToken, _ outcome: Result<Answer, RankingError>, hasNaN: Bool, replicas: (ModelVersion) -> Int,
     now: Instant
   ) {
-    guard let place = rehearsing.firstIndex(where: { $0.token == token }) else { return }
-    let id = rehearsing.remove(at: place).release
-    guard let index = rehearser.firstIndex(where: { $0.release == id }) else { return }
+    guard let index = rehearser.firstIndex(where: { $0.asked == token }) else { return }
     let before = rehearser[index]
-    rehearser[index].answered(outcome, hasNaN: hasNaN, replicas: replicas(id), now: now)
+    rehearser[index].answered(outcome, hasNaN: hasNaN, replicas: replicas(before.release), now: now)
     isStirred = true
     if rehearser[index].check != before.check || rehearser[index].isWarm != before.isWarm { stir(now) }
   }

@@ -70,7 +70,7 @@ struct ShadowPairs: Sendable {
     guard case .success(let a) = mine, case .success(let b) = copy else {
       return counts[index].counts.record(old: old, new: new, overlap: nil)
     }
-    let agreement = Agreement(a, b)
+    let agreement = ListAgreement(a, b)
     counts[index].counts.record(old: old, new: new, overlap: agreement.overlap, correlation: agreement.correlation)
   }
 
@@ -81,7 +81,7 @@ struct ShadowPairs: Sendable {
 }
 
 /// What two lists have in common.
-struct Agreement: Sendable, Equatable {
+struct ListAgreement: Sendable, Equatable {
   /// Items in both, as a share of the longer list; nil = both are empty.
   var overlap: Double?
   /// Kendall's tau of the items in both, −1…1; nil = fewer than two.

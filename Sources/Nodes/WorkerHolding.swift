@@ -63,22 +63,11 @@ extension WorkerNode {
     counters.loadsFailed += 1
     guard let index = holdings.firstIndex(where: { $0.release == release }) else { return }
     holdings[index].loading.removeAll { $0 == shard }
-    holdings[index].failure = Self.cut(why)
+    holdings[index].failure = why.cut(utf8: WorkerStatus.Holding.failureBytes)
     if !holdings[index].failed.contains(shard) {
       holdings[index].failed.append(shard)
       holdings[index].failed.sort()
     }
-  }
-
-  /// To what a status carries.
-  private static func cut(_ text: String) -> String {
-    var (cut, bytes) = ("", 0)
-    for character in text {
-      bytes += character.utf8.count
-      guard bytes <= WorkerStatus.Holding.failureBytes else { break }
-      cut.append(character)
-    }
-    return cut
   }
 
   /// Legs that run keep the slice they run on; legs that wait are told, in their turn, that the shard is not held.

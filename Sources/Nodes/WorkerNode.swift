@@ -52,7 +52,7 @@ public enum WorkerEvent: Sendable {
   case assigned(ModelVersion, [ShardID])
   /// A shard's slice is in memory and checked; it takes this many bytes.
   case loaded(ModelVersion, shardCount: Int, ShardID, bytes: UInt64 = 0)
-  case loadFailed(ModelVersion, shardCount: Int, ShardID, why: String = "")
+  case loadFailed(ModelVersion, ShardID, why: String)
   case scoreRequested(CallToken, ScoreRequest, deadline: Deadline)
   case lookupRequested(CallToken, LookupRequest)
   case statusRequested(CallToken)
@@ -178,7 +178,7 @@ public struct WorkerNode: Sendable {
     case .loaded(let release, let shardCount, let shard, let size):
       hold(release, shardCount, shard)
       bytes[release, default: [:]][shard] = size
-    case .loadFailed(let release, _, let shard, let why): loadFailed(release, shard, why)
+    case .loadFailed(let release, let shard, let why): loadFailed(release, shard, why)
     case .scoreRequested(let call, let request, let deadline):
       accept(call, request, deadline: deadline, now: now, into: &effects)
     case .lookupRequested(let call, let request):

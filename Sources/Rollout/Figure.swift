@@ -1,3 +1,5 @@
+import RankingCore
+
 // Numbers as people read them. The standard library alone formats none.
 
 enum Figure {
@@ -31,14 +33,6 @@ enum Figure {
   }
   /// Cut to what the document takes.
   static func shortened(_ text: String) -> String {
-    guard text.utf8.count > RolloutDocument.textMax else { return text }
-    var cut = ""
-    var bytes = 0
-    for character in text {
-      bytes += character.utf8.count
-      guard bytes <= RolloutDocument.textMax - 3 else { break }
-      cut.append(character)
-    }
-    return cut + "…"
+    text.utf8.count > RolloutDocument.textMax ? text.cut(utf8: RolloutDocument.textMax - 3) + "…" : text
   }
 }

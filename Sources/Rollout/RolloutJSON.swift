@@ -368,6 +368,19 @@ extension RolloutSettings {
   }
 }
 
+/// Bytes in an array, for those who have no pointer.
+private func reading<Value>(
+  _ bytes: [UInt8], _ read: (UnsafeRawBufferPointer) throws(RolloutError) -> Value
+) throws(RolloutError) -> Value {
+  try bytes.withUnsafeBytes { raw in Result { () throws(RolloutError) in try read(raw) } }.get()
+}
+extension RolloutDocument {
+  public init(json bytes: [UInt8]) throws(RolloutError) { self = try reading(bytes, Self.init(json:)) }
+}
+extension RolloutSettings {
+  public init(json bytes: [UInt8]) throws(RolloutError) { self = try reading(bytes, Self.init(json:)) }
+}
+
 extension HistoryEntry {
   public var json: [UInt8] { FieldWriter.bytes(of: self) }
   public init(json bytes: UnsafeRawBufferPointer) throws(RolloutError) {

@@ -51,7 +51,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private var calls = CallTable<Purpose>()
   private var queryCache: (key: UInt64, bytes: [UInt8]) = (.max, [])
   private lazy var others = CoordinatorLinks(loop: loop)
-  private lazy var timer = LoopTimer { [unowned self] in send(.woke) }
+  private lazy var timer = LoopTimer { [unowned self] in sendDated(.woke) }
   private var metrics = CoordinatorMetrics()
   private var requestIDs: SeededGenerator
   private var hasAnnounced = false
@@ -125,7 +125,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       send(.configured(name: worker.name, address: worker.address.description))
     }
     for name in configuration.discover { resolve(name) }
-    store?.start { [unowned self] in send($0) }
+    store?.start { [unowned self] in sendDated($0) }
   }
 
   /// Asks for the addresses of a name, on a thread of its own, as a resolver may block for long; and again a few
@@ -163,17 +163,18 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   private func handle(_ event: CoordinatorEvent) {
-    if store != nil { setWallClock() }
     node.handle(event, now: loop.freshNow(), into: &effects)
     swap(&effects, &carried)
     for effect in carried { carryOut(effect) }
     carried.removeAll(keepingCapacity: true)
   }
 
-  private func setWallClock() {
+  /// An event that may make a line of history: the node is told what time it is for people.
+  private func sendDated(_ event: CoordinatorEvent) {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     node.wallMilliseconds = time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+    send(event)
   }
 
   /// Reads a version on the loader's thread.
@@ -240,7 +241,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
 
   private func carryOut(_ effect: RolloutEffect) {
     switch effect {
-    case .commit(let order): store?.commit(order) { [unowned self] in send($0) }
+    case .commit(let order): store?.commit(order) { [unowned self] in sendDated($0) }
     case .load(let id): loadRelease(id)
     case .forget(let id): Log.line(configuration.name, "\(id) is no longer needed here")
     case .reply(let call, .success(let entry)): replyAdmin(call, Heads.json, RolloutAPI.body(entry))
@@ -418,7 +419,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private func command(_ call: CallToken, _ stream: ServerStream) {
     do throws(RolloutError) {
       let command = try RolloutAPI.parse(stream.body)
-      send(.commanded(call, command.command, who: command.who))
+      sendDated(.commanded(call, command.command, who: command.who))
     } catch {
       refuseAdmin(call, error)
     }
@@ -509,9 +510,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     let endpoint = CoordinatorMetrics.Endpoint(api)
     metrics.received(endpoint)
     do throws(RankingError) {
-      let request = try stream.body.withUnsafeBytes { raw in
-        Result { () throws(RankingError) in try api.parse(raw, requestID: id) }
-      }.get()
+      let request = try api.parse(stream.body, requestID: id)
       lastToken += 1
       stream.token = lastToken
       pending[lastToken] = Pending(stream: stream, api: api, requestID: id, receivedAt: now)

@@ -32,13 +32,6 @@ enum Announcement {
 }
 
 enum Threads {
-  /// The calling thread sleeps.
-  static func rest(_ duration: Duration) {
-    let nanoseconds = max(0, duration.nanoseconds)
-    var time = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
-    nanosleep(&time, nil)
-  }
-
   /// The calling thread gets the processor when nobody else wants it: reading a version must not cost requests. A low
   /// priority alone would not do: what runs keeps its slice of 3 ms, only an idle thread makes way at once.
   static func standBack() {

@@ -45,9 +45,7 @@ enum ReleaseLoading {
       }
       let body = [UInt8](try JSONSerialization.data(withJSONObject: object))
       do {
-        let request = try body.withUnsafeBytes { raw in
-          Result { () throws(RankingError) in try PublicAPI.recommend.parse(raw, requestID: "rehearsal") }
-        }.get()
+        let request = try PublicAPI.recommend.parse(body, requestID: "rehearsal")
         return Rehearsal(request: request, expected: expected)
       } catch { throw wrong("\(error)") }
     }

@@ -54,10 +54,7 @@ enum RolloutAPI {
       allowed += ["version", "settings", "again"]
       var settings = RolloutSettings()
       if let given = try json.child("settings") {
-        let bytes = [UInt8](try JSONSerialization.data(withJSONObject: given.object))
-        settings = try bytes.withUnsafeBytes { raw in
-          Result { () throws(RolloutError) in try RolloutSettings(json: raw) }
-        }.get()
+        settings = try RolloutSettings(json: [UInt8](try JSONSerialization.data(withJSONObject: given.object)))
       }
       command = .start(
         model: model, version: try version(), settings: settings, again: try json.boolean("again") ?? false)

@@ -22,8 +22,6 @@ public enum StateConfiguration: Sendable, Equatable {
 final class StoreLink {
   let store: any StateStore
   private let name: String
-  /// Why it can never be used again; nil = it can.
-  private(set) var failure: String?
 
   init(_ configuration: StateConfiguration, name: String, loop: EventLoop, seed: UInt64) {
     self.name = name
@@ -52,7 +50,6 @@ final class StoreLink {
         tell(.storeAway(nil))
       case .failed(let why):
         Log.line(name, "the agreed document's store cannot be used: \(why)")
-        failure = why
         tell(.driving(epoch: nil))
         tell(.storeAway(why))
       }
@@ -63,7 +60,7 @@ final class StoreLink {
     let authority = order.epoch.map { CommitAuthority.driver(epoch: $0) } ?? .anyone
     store.commit(expecting: order.expecting, state: order.document, entry: order.entry, as: authority) { outcome in
       switch outcome {
-      case .committed(let revision): tell(.committed(.committed(revision: revision)))
+      case .committed: tell(.committed(.committed))
       case .conflict(let current):
         tell(.agreed(revision: current.revision, document: current.bytes))
         tell(.committed(.conflict))

@@ -45,6 +45,14 @@ public final class WorkerServer: HTTPServerDelegate {
   private var scoring = Duration.zero
   /// Reads slices, one after the other, away from the loop.
   private let loader: ComputePool<Void>
+  private struct Load {
+    var release: ModelVersion
+    var shard: ShardID
+    /// Afterwards, in times of what it took.
+    var rest: Double
+  }
+  /// The first is being read, or rested from.
+  private var loads: [Load] = []
   /// Shards of the configuration that are not settled yet; it is ready when there are none.
   private var awaited = 0
   private lazy var coordinators = CoordinatorLinks(loop: loop)
@@ -112,19 +120,30 @@ public final class WorkerServer: HTTPServerDelegate {
 
   /// Reads a slice on the loader's thread. A damaged shard is left out and said; the others serve.
   private func load(_ id: ModelVersion, _ shard: ShardID) {
-    let (loop, this, store) = (loop, Unchecked(self), configuration.store)
     // While something is served, a slice is followed by a rest: however many workers share a machine, reading takes a
     // small share of it.
-    let rest = hosted.isEmpty ? 0 : 1 / configuration.loadShare - 1
+    loads.append(Load(release: id, shard: shard, rest: hosted.isEmpty ? 0 : 1 / configuration.loadShare - 1))
+    if loads.count == 1 { loadFirst() }
+  }
+
+  private func loadFirst() {
+    guard let load = loads.first else { return }
+    let (id, shard) = (load.release, load.shard)
+    let (loop, this, store) = (loop, Unchecked(self), configuration.store)
+    let start = loop.now
     loader.submit {
-      let start = EventLoop.clock()
       let loaded = Result {
         (try ReleaseLoading.hosted(id, store: store), try ReleaseLoading.slice(id, shard, store: store))
       }
       // Reading a slice and making its index leave holes in the heap that nothing else here would fill.
       clinux_trim()
-      loop.execute { this.value.loaded(id, shard, loaded) }
-      if rest > 0 { Threads.rest((EventLoop.clock() - start) * rest) }
+      loop.execute {
+        this.value.loaded(id, shard, loaded)
+        loop.schedule(after: (loop.now - start) * load.rest) {
+          this.value.loads.removeFirst()
+          this.value.loadFirst()
+        }
+      }
     }
   }
 
@@ -137,7 +156,7 @@ public final class WorkerServer: HTTPServerDelegate {
       send(.loaded(id, shardCount: release.shardCount, shard, bytes: UInt64(slice.memoryFootprint)))
     } catch {
       Log.line(configuration.name, "shard \(shard) of \(id) is not served: \(error)")
-      send(.loadFailed(id, shardCount: hosted[id]?.shardCount ?? 0, shard, why: "shard \(shard): \(error)"))
+      send(.loadFailed(id, shard, why: "shard \(shard): \(error)"))
     }
     countBytes()
     if awaited > 0 {

@@ -23,10 +23,6 @@ struct AgreedStore {
   var driver: (coordinator: Int, epoch: UInt64, seen: Instant)?
   var epoch: UInt64 = 0
   var awayUntil = Instant(nanoseconds: 0)
-  /// Rollouts that were begun, and how they ended.
-  var started = 0
-  var done = 0
-  var turnedBack = 0
   /// The one begun after everything had healed.
   var lastRollout = ""
 }
@@ -229,7 +225,7 @@ extension World {
     try apply(order, by: c)
     for other in coordinators.indices where coordinators[other].isAlive { announce(to: other) }
     // Now and then nobody learns whether it was taken.
-    end(generator.below(25) == 0 ? .lost("no reply") : .committed(revision: store.revision))
+    end(generator.below(25) == 0 ? .lost("no reply") : .committed)
   }
 
   private func apply(_ order: CommitOrder, by c: Int) throws(Violation) {
@@ -247,21 +243,18 @@ extension World {
       }
     }
     if document["home"]?.rollout != nil, store.document["home"]?.rollout == nil {
-      store.started += 1
       report.rollouts += 1
     }
     if let last = document["home"]?.last, last != store.document["home"]?.last {
-      if last.outcome == .done { store.done += 1 } else { store.turnedBack += 1 }
       report.rolloutsDone += last.outcome == .done ? 1 : 0
     }
-    if isRollout(entry), now >= fate.liveFrom, entry.from == "none" { store.lastRollout = entry.rollout }
+    if now >= fate.liveFrom, entry.from == "none" { store.lastRollout = entry.rollout }
     note(c, "agrees on", entry.sequence, document["home"]?.rollout?.share ?? -1)
     store.revision += 1
     store.document = document
     store.documents.append(order.document)
     store.published.append(document["home"]?.published ?? [])
   }
-  private func isRollout(_ entry: HistoryEntry) -> Bool { !entry.rollout.isEmpty }
 
   private func command(mayEnd: Bool) {
     let awake = coordinators.indices.filter { coordinators[$0].isAlive && now >= coordinators[$0].frozenUntil }

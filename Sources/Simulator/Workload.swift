@@ -33,13 +33,11 @@ struct Workload {
 
   func parse(_ index: Int) -> RankingRequest {
     let template = templates[index]
-    let parsed = template.body.withUnsafeBytes { raw in
-      Result { () throws(RankingError) in try template.api.parse(raw, requestID: template.request.requestID) }
+    do throws(RankingError) {
+      return try template.api.parse(template.body, requestID: template.request.requestID)
+    } catch {
+      preconditionFailure("\(String(decoding: template.body, as: UTF8.self)) is not understood: \(error)")
     }
-    guard case .success(let request) = parsed else {
-      preconditionFailure("\(String(decoding: template.body, as: UTF8.self)) is not understood: \(parsed)")
-    }
-    return request
   }
 
   private static func request(

@@ -23,6 +23,11 @@ public enum PublicAPI: String, Sendable, CaseIterable {
   }
 
   /// - Throws: `.invalidArgument` that names the field and what is allowed.
+  public func parse(_ bytes: [UInt8], requestID: String) throws(RankingError) -> RankingRequest {
+    try bytes.withUnsafeBytes { raw in
+      Result { () throws(RankingError) in try parse(raw, requestID: requestID) }
+    }.get()
+  }
   public func parse(_ bytes: UnsafeRawBufferPointer, requestID: String) throws(RankingError) -> RankingRequest {
     var parser = RequestParser(api: self, reader: JSONReader(bytes))
     parser.request.requestID = requestID

@@ -17,10 +17,14 @@ struct EtcdRolloutTests {
       change(&$0)
     }
   }
-  private func directory() throws -> String {
+  /// A real etcd, whose data go with the test.
+  private func withEtcd(_ test: (EtcdProcess) throws -> Void) throws {
     let path = FileManager.default.temporaryDirectory.path + "/shortlist-etcd-\(UUID().uuidString)"
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-    return path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let etcd = try EtcdProcess(directory: path)
+    defer { etcd.kill() }
+    try test(etcd)
   }
   /// The coordinator that drives and the one that does not, each with its admin address.
   private func roles(_ rolling: RollingCluster) throws -> (driver: ClusterMember, other: ClusterMember) {
@@ -35,9 +39,8 @@ struct EtcdRolloutTests {
   }
 
   /// Requests go to one coordinator alone: the other drives by what that one tells it.
-  @Test func theOtherCoordinatorTakesOver() throws {
-    let etcd = try EtcdProcess(directory: try directory())
-    defer { etcd.kill() }
+  @Test func theOtherCoordinatorTakesOver() throws { try withEtcd(theOtherCoordinatorTakesOver) }
+  private func theOtherCoordinatorTakesOver(_ etcd: EtcdProcess) throws {
     let rolling = try cluster(etcd)
     defer { rolling.cluster.stop() }
     try rolling.bundle.add("v2")
@@ -49,10 +52,7 @@ struct EtcdRolloutTests {
     let before = ContinuousClock.now
     try rolling.cluster.kill(driver.name)
     try rolling.wait("driven by the other", at: other.admin, limit: .seconds(20)) { $0.drives }
-    let took = ContinuousClock.now - before
-    print("takeover of a rollout after \(took)")
-    // The lease lasts 2 s; a limit on time is for the benchmark.
-    #expect(took < .seconds(15))
+    print("takeover of a rollout after \(ContinuousClock.now - before)")
     let end = try rolling.wait("the end", at: other.admin) { $0["home"]?.last?.id == rollout }["home"]?.last
     #expect(end?.outcome == "done", "\(String(describing: end))\n\(rolling.cluster.logTails())")
     let history = try RolloutReport.history(other.admin ?? "")
@@ -60,9 +60,8 @@ struct EtcdRolloutTests {
     if driver.name == "c1" { _ = try rolling.load.stop() } else { try rolling.expectSound(versions: ["v1", "v2"]) }
   }
 
-  @Test func withoutEtcdTheLastKnownStateIsServed() throws {
-    let etcd = try EtcdProcess(directory: try directory())
-    defer { etcd.kill() }
+  @Test func withoutEtcdTheLastKnownStateIsServed() throws { try withEtcd(withoutEtcdTheLastKnownStateIsServed) }
+  private func withoutEtcdTheLastKnownStateIsServed(_ etcd: EtcdProcess) throws {
     let rolling = try cluster(etcd)
     defer { rolling.cluster.stop() }
     try rolling.bundle.add("v2")
@@ -85,9 +84,8 @@ struct EtcdRolloutTests {
   }
 
   /// One coordinator no longer reaches etcd: it serves what it knows, and the other drives.
-  @Test func aCoordinatorCutOffFromEtcdWidensNothing() throws {
-    let etcd = try EtcdProcess(directory: try directory())
-    defer { etcd.kill() }
+  @Test func aCoordinatorCutOffFromEtcdWidensNothing() throws { try withEtcd(aCoordinatorCutOffFromEtcdWidensNothing) }
+  private func aCoordinatorCutOffFromEtcdWidensNothing(_ etcd: EtcdProcess) throws {
     let proxies = ["c1": CutProxy(to: etcd.port), "c2": CutProxy(to: etcd.port)]
     defer { for proxy in proxies.values { proxy.close() } }
     let rolling = try cluster(etcd) { options in

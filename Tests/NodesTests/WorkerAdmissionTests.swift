@@ -281,7 +281,7 @@ import Testing
     script.send(.loadRequested(2, order(1, 2, 3)))
     #expect(!script.effects.contains { if case .load = $0 { true } else { false } }, "it is under way")
     #expect(script.node.status(now: script.now).holdings[0].loading == [ShardID(3)])
-    script.send(.loadFailed(Self.release, shardCount: 4, ShardID(3)))
+    script.send(.loadFailed(Self.release, ShardID(3), why: "damaged"))
     var holding = script.node.status(now: script.now).holdings[0]
     #expect(holding.failed == [ShardID(3)] && holding.loading == [] && holding.ready == [])
     script.send(.loadRequested(3, order(1, 3, 3)))

@@ -130,9 +130,7 @@ extension Command {
         var json = JSONWriter()
         let bytes = Array(line.utf8)
         do throws(RankingError) {
-          let request = try bytes.withUnsafeBytes { raw in
-            Result { () throws(RankingError) in try api.parse(raw, requestID: "oracle") }
-          }.get()
+          let request = try api.parse(bytes, requestID: "oracle")
           let answer = try oracle.answer(
             request, over: call.integers("shards"), candidates: call.optionalInteger("candidates"))
           api.write(answer, into: &json)

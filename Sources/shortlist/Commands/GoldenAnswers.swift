@@ -33,10 +33,7 @@ final class GoldenAnswers {
       object["k"] = Self.k
       if index < golden {
         let body = [UInt8](try JSONSerialization.data(withJSONObject: object))
-        let request = try body.withUnsafeBytes { raw in
-          Result { () throws(RankingError) in try PublicAPI.recommend.parse(raw, requestID: "golden") }
-        }.get()
-        let answer = try oracle.answer(request)
+        let answer = try oracle.answer(try PublicAPI.recommend.parse(body, requestID: "golden"))
         if !answer.entries.isEmpty { isEmpty = false }
         // A float32 is the nearest one to its value as a double.
         object["expect"] = answer.entries.map { [answer.id($0), Double($0.item.score)] as [Any] }

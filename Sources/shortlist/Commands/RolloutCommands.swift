@@ -60,8 +60,10 @@ extension Command {
       let address = try admin(call)
       let entry = try RolloutReport.command(address, fields)
       guard call.flag("watch") else { return try show(entry, call) }
-      Console.say(RolloutView.line(entry), json: call.json)
-      return try RolloutWatch(admin: address, model: call.text("model"), rollout: entry.rollout, json: call.json).run()
+      _ = try show(entry, call)
+      return try RolloutWatch(
+        admin: address, model: call.text("model"), rollout: entry.rollout, json: call.json, shown: entry.sequence
+      ).run()
     })
 
   private static func settings(_ call: Invocation) throws -> [String: Any]? {

@@ -122,13 +122,15 @@ struct RolloutWatch {
   let model: String
   let rollout: String
   let json: Bool
+  /// Lines of the history up to here have been shown.
+  var shown = 0
   private static let interval = 0.5
   /// A coordinator that is restarted is back by then.
   private static let patience = 60
 
   /// - Returns: 0 when the new version serves.
   func run() throws -> Int32 {
-    var next = 1
+    var next = shown + 1
     var failures = 0
     var drawn = 0
     let isLive = Console.outputIsTerminal && !json

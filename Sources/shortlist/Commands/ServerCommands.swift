@@ -13,7 +13,10 @@ extension Command {
          "workers": [{"name": "w1", "address": "127.0.0.1:9001"}]}
       Instead of "workers", or besides: "admin": "127.0.0.1:8081" (where workers join and GET /v1/cluster shows what it
       sees), "peers": ["host:port"] (the other coordinators' admin addresses), "discover": ["name:port"] (DNS),
-      "placement": {"replicas": 2} (one coordinator drives), "health": {"replaced_after_ms": 30000}.
+      "placement": {"replicas": 2} (on the one that drives), "health": {"replaced_after_ms": 30000}.
+      "state": {"directory": "DIR"}, or {"etcd": ["host:2379"], "prefix": "/shortlist/shop"} for several coordinators,
+      keeps the agreed document for `shortlist rollout`; "models" is then what it begins with, and "placement" stands on
+      all of them; its "table": [["w1", "w2"], …] names each shard's workers instead of hashing.
       "busy_poll_us": 60 (0...1000; 0 = sleep at once, where processor time is paid for by a quota).
       To see what they are worth: "routing": {"hedging": false, "slow_ejection": false, "choice": "random"}.
       Prints "ready URL" when it serves.
@@ -34,8 +37,9 @@ extension Command {
         {"name": "w1", "listen": "127.0.0.1:9001", "store": "/srv/bundles", "scoring_threads": 1,
          "holdings": [{"model": "home", "version": "v1", "shards": [0, 3]}]}
       Instead of "holdings": "join": ["127.0.0.1:8081"] (coordinators' admin addresses), with "advertise": "host:port",
-      "zone", "memory_mib". For tests only: "allow_faults": true, then POST /faults {"delay_ms": 100, "share": 0.01,
-      "seed": 1} delays that share of its replies.
+      "zone", "memory_mib". "load_share": 0.1 = how much of a core reading slices takes while something is served.
+      For tests only: "allow_faults": true, then POST /faults {"delay_ms": 100, "share": 0.01, "seed": 1} delays that
+      share of its replies, with "version": "v2" those of one version.
       Prints "ready URL" when it serves.
       """,
     example: "shortlist worker --config w1.json --listen 127.0.0.1:9001",

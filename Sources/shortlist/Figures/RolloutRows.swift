@@ -4,10 +4,10 @@ import Foundation
 // The rows in which versions change under load.
 
 extension FigureRig {
-  private func settings(shadowShare: Int = 1000) -> [String: Any] {
+  private var rolloutSettings: [String: Any] {
     [
       "shadow": ["min_time_ms": 1000, "min_sample": 20], "canary": ["min_time_ms": 1000, "min_sample": 20],
-      "retire": ["min_time_ms": 500], "rolling_back": ["min_time_ms": 200], "shadow_share": shadowShare,
+      "retire": ["min_time_ms": 500], "rolling_back": ["min_time_ms": 200],
       "canary_steps": [1000, 5000, 10_000],
     ]
   }
@@ -17,7 +17,7 @@ extension FigureRig {
       cluster.admin,
       [
         "action": "start", "model": bundle.release.model, "version": version, "who": "figures", "again": true,
-        "settings": settings(),
+        "settings": rolloutSettings,
       ]
     ).rollout
   }
