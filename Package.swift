@@ -79,7 +79,8 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "TrainingTests", dependencies: ["Bundles", "Training"], swiftSettings: settings),
     .testTarget(
-      name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport"], swiftSettings: settings),
+      name: "TransportTests", dependencies: ["CLinux", "RankingCore", "HTTP2", "Transport", "ClusterHarness"],
+      swiftSettings: settings),
     .testTarget(
       name: "AgreementTests",
       dependencies: ["RankingCore", "Wire", "HTTP2", "Transport", "Agreement", "ClusterHarness"],

@@ -47,7 +47,7 @@ public final class ClusterMember: Sendable {
   public var isRunning: Bool { process?.isRunning ?? false }
 
   /// Starts it and returns at once; `waitUntilReady` follows.
-  func start() throws(HarnessError) {
+  public func start() throws(HarnessError) {
     let already = state.withLock { state in
       let busy = state.starting || (state.process?.isRunning ?? false)
       if !busy { state.starting = true }

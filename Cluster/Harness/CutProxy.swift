@@ -9,31 +9,16 @@ import Synchronization
 
 public final class CutProxy: @unchecked Sendable {
   public enum Mode: Sendable { case pass, loseReplies, silent }
-  private let listener: Int32
-  public let port: UInt16
+  private let listener = LoopbackListener()
+  public var port: UInt16 { listener.port }
   private let target: UInt16
   private let mode = Mutex(Mode.pass)
   /// Raised to end every connection.
   private let era = Atomic<Int>(0)
-  private let isOver = Atomic<Bool>(false)
 
   public init(to target: UInt16) {
     self.target = target
-    listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let listener = listener
-    withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        _ = bind(listener, $0, length)
-        _ = listen(listener, 16)
-        _ = getsockname(listener, $0, &length)
-      }
-    }
-    port = UInt16(bigEndian: address.sin_port)
-    Thread { [self] in accept() }.start()
+    listener.serve { [self] in relay($0) }
   }
 
   public func set(_ mode: Mode) { self.mode.withLock { $0 = mode } }
@@ -41,27 +26,14 @@ public final class CutProxy: @unchecked Sendable {
   public func cut() { era.wrappingAdd(1, ordering: .relaxed) }
   /// Ends everything: from now on a connection is refused.
   public func close() {
-    isOver.store(true, ordering: .relaxed)
+    listener.close()
     cut()
-    shutdown(listener, Int32(SHUT_RDWR))
-  }
-
-  private func accept() {
-    while !isOver.load(ordering: .relaxed) {
-      let client = Glibc.accept(listener, nil, nil)
-      guard client >= 0 else { break }
-      Thread { [self] in relay(client) }.start()
-    }
-    Glibc.close(listener)
   }
 
   private func relay(_ client: Int32) {
     let mine = era.load(ordering: .relaxed)
     let server = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-    defer {
-      Glibc.close(client)
-      Glibc.close(server)
-    }
+    defer { Glibc.close(server) }
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_port = target.bigEndian
@@ -83,12 +55,7 @@ public final class CutProxy: @unchecked Sendable {
         guard count > 0 else { return }
         let mode = mode.withLock { $0 }
         if mode == .silent || (mode == .loseReplies && index == 1) { continue }
-        var sent = 0
-        while sent < count {
-          let written = buffer[sent..<count].withUnsafeBytes { send(to, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-          guard written > 0 else { return }
-          sent += written
-        }
+        guard sendAll(buffer[..<count], to: to) else { return }
       }
     }
   }

@@ -17,6 +17,8 @@ public final class LocalCluster: Sendable {
     /// The `shortlist` program.
     public var executable: String
     public var store: String
+    /// Where the members fetch bundles instead, and how much each keeps; `nil` = they see `store`.
+    public var bundles: (url: String, cacheMiB: Int)?
     public var model: String
     public var version: String
     /// S of the bundle.
@@ -155,12 +157,17 @@ public final class LocalCluster: Sendable {
     try writeState()
   }
 
+  private func bundles(of member: ClusterMember) -> BundlesFile? {
+    options.bundles.map { BundlesFile(url: $0.url, cache: directory.cache(of: member.name), cacheMiB: $0.cacheMiB) }
+  }
+
   private func configure(_ worker: ClusterMember) throws(HarnessError) {
     let number = Int(worker.name.dropFirst()) ?? 1
     let joins = coordinators.compactMap { $0.adminPort?.address }.prefix(options.joinsFirstOnly ? 1 : .max)
     try writeJSON(
       WorkerFile(
-        name: worker.name, listen: worker.address, store: options.store,
+        name: worker.name, listen: worker.address, store: options.bundles == nil ? options.store : nil,
+        bundles: bundles(of: worker),
         holdings: worker.shards.isEmpty
           ? [] : [.init(model: options.model, version: options.version, shards: worker.shards)],
         join: options.joins ? Array(joins) : [],
@@ -176,7 +183,8 @@ public final class LocalCluster: Sendable {
     try writeJSON(
       CoordinatorFile(
         name: coordinator.name, listen: coordinator.address, admin: coordinator.adminPort?.address ?? "",
-        peers: others.compactMap { $0.adminPort?.address }, store: options.store,
+        peers: others.compactMap { $0.adminPort?.address }, store: options.bundles == nil ? options.store : nil,
+        bundles: bundles(of: coordinator),
         models: [.init(model: options.model, version: options.version)],
         workers: options.joins ? [] : workers.map { .init(name: $0.name, address: $0.address) },
         placement: placement(of: coordinator), state: agreedState(of: coordinator),

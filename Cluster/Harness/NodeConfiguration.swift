@@ -3,6 +3,19 @@ import Foundation
 // What a process of the cluster is told, as the JSON files that `shortlist coordinator` and `shortlist worker` read.
 // Addresses are "host:port"; port 0 asks for a free one. What is nil is left out.
 
+/// Where bundles come from by HTTP.
+public struct BundlesFile: Codable, Sendable, Equatable {
+  public var url: String
+  public var cache: String
+  public var cacheMiB: Int?
+  public var rateMiB: Int?
+  enum CodingKeys: String, CodingKey {
+    case url, cache
+    case cacheMiB = "cache_mib"
+    case rateMiB = "rate_mib"
+  }
+}
+
 /// `coordinator.json`.
 public struct CoordinatorFile: Codable, Sendable, Equatable {
   public struct Model: Codable, Sendable, Equatable {
@@ -57,7 +70,8 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
   public var listen: String
   public var admin: String
   public var peers: [String]
-  public var store: String
+  public var store: String?
+  public var bundles: BundlesFile?
   public var models: [Model]
   public var workers: [Worker]
   public var placement: Placement?
@@ -75,7 +89,8 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   }
   public var name: String
   public var listen: String
-  public var store: String
+  public var store: String?
+  public var bundles: BundlesFile?
   public var holdings: [Holding]
   public var join: [String]
   public var zone: String?
@@ -86,7 +101,7 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var allowFaults: Bool
 
   enum CodingKeys: String, CodingKey {
-    case name, listen, store, holdings, join, zone
+    case name, listen, store, bundles, holdings, join, zone
     case scoringThreads = "scoring_threads"
     case togetherKiB = "together_kib"
     case memoryMiB = "memory_mib"

@@ -10,6 +10,7 @@ import Foundation
 //   STATE/cluster.json    who runs: pids with start times, addresses, shards, logs; replaced atomically
 //   STATE/control.sock    where kill, restart, down … are asked for
 //   STATE/agreed/         what the coordinator keeps of rollouts
+//   STATE/cache/w1 …      bundles that it fetched
 //   STATE/w1.json …       the configuration each process was started with
 //   STATE/logs/w1.log …   what each process printed
 
@@ -82,6 +83,7 @@ public struct StateDirectory: Sendable, Equatable {
   var lockFile: String { path + "/lock" }
   var logs: String { path + "/logs" }
   var agreed: String { path + "/agreed" }
+  func cache(of name: String) -> String { "\(path)/cache/\(name)" }
   func config(of name: String) -> String { "\(path)/\(name).json" }
   func log(of name: String) -> String { "\(logs)/\(name).log" }
 
@@ -136,7 +138,7 @@ public struct StateDirectory: Sendable, Equatable {
   func removeFiles(keepingLogs: Bool) {
     let manager = FileManager.default
     let names = (try? manager.contentsOfDirectory(atPath: path)) ?? []
-    for name in names where name.hasSuffix(".json") || ["control.sock", "agreed"].contains(name) {
+    for name in names where name.hasSuffix(".json") || ["control.sock", "agreed", "cache"].contains(name) {
       try? manager.removeItem(atPath: "\(path)/\(name)")
     }
     if !keepingLogs { try? manager.removeItem(atPath: logs) }

@@ -46,6 +46,8 @@ public struct CoordinatorConfiguration: Sendable {
   public var name = "coordinator"
   public var listen = SocketAddress(host: "127.0.0.1", port: 8080)
   public var store = ""
+  /// Where bundles come from instead, by HTTP.
+  public var bundles: BundlesConfiguration?
   /// Of one model, the last is the serving version.
   public var models: [ModelVersion] = []
   public var workers: [Worker] = []
@@ -76,11 +78,12 @@ public struct CoordinatorConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement", "health", "routing",
-      "busy_poll_us", "state",
+      "busy_poll_us", "state", "bundles",
     ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
+    bundles = try json.bundles(besides: store)
     for entry in try json.objects("models") {
       try entry.allow(["model", "version"])
       models.append(try entry.release())
@@ -139,7 +142,7 @@ public struct CoordinatorConfiguration: Sendable {
   }
 
   public func validate() throws(ConfigurationError) {
-    guard !store.isEmpty else { throw ConfigurationError("\"store\" is needed: the directory that holds the bundles") }
+    guard !store.isEmpty || bundles != nil else { throw ConfigurationFile.noStore }
     guard !models.isEmpty || state != nil else {
       throw ConfigurationError("\"models\" is empty: name at least one model and version")
     }
@@ -165,6 +168,8 @@ public struct WorkerConfiguration: Sendable {
   public var name = "worker"
   public var listen = SocketAddress(host: "127.0.0.1", port: 0)
   public var store = ""
+  /// Where bundles come from instead, by HTTP.
+  public var bundles: BundlesConfiguration?
   public var holdings: [Holding] = []
   /// Compute threads; 0 = one per core.
   public var scoringThreads = 0
@@ -188,11 +193,12 @@ public struct WorkerConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
-      "allow_faults", "together_kib", "load_share",
+      "allow_faults", "together_kib", "load_share", "bundles",
     ])
     name = try json.text("name") ?? name
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
+    bundles = try json.bundles(besides: store)
     scoringThreads = try json.integer("scoring_threads", in: 0...1024) ?? 0
     togetherKiB = try json.integer("together_kib", in: 0...1 << 30)
     join = try json.texts("join").map { (text) throws(ConfigurationError) in try SocketAddress(text) }
@@ -209,7 +215,7 @@ public struct WorkerConfiguration: Sendable {
   }
 
   public func validate() throws(ConfigurationError) {
-    guard !store.isEmpty else { throw ConfigurationError("\"store\" is needed: the directory that holds the bundles") }
+    guard !store.isEmpty || bundles != nil else { throw ConfigurationFile.noStore }
     guard join.isEmpty || advertise != nil || !["0.0.0.0", "::"].contains(listen.host) else {
       throw ConfigurationError(
         "\"advertise\" is needed: coordinators that are joined cannot reach a worker at \(listen)")
@@ -307,6 +313,14 @@ struct ConfigurationFile {
       throw ConfigurationError("\(place): \"\(key)\" must be an object")
     }
     return ConfigurationFile(place: "\(place): \(key)", object: object)
+  }
+  static let noStore = ConfigurationError(
+    "\"store\" is needed, the directory that holds the bundles, or \"bundles\", where to fetch them")
+  /// Where bundles come from by HTTP, which cannot be given along with a store.
+  func bundles(besides store: String) throws(ConfigurationError) -> BundlesConfiguration? {
+    guard let child = try child("bundles") else { return nil }
+    guard store.isEmpty else { throw ConfigurationError("\(place): give \"store\" or \"bundles\", not both") }
+    return try BundlesConfiguration(child)
   }
   func objects(_ key: String) throws(ConfigurationError) -> [ConfigurationFile] {
     guard let value = object[key] else { return [] }

@@ -9,7 +9,9 @@ import Wire
 // What a coordinator shows: the metrics page, and the cluster as it sees it.
 
 enum CoordinatorMetricsPage {
-  static func text(node: CoordinatorNode, metrics: CoordinatorMetrics, server: HTTPServer, now: Instant) -> String {
+  static func text(
+    node: CoordinatorNode, metrics: CoordinatorMetrics, server: HTTPServer, now: Instant
+  ) -> MetricsText {
     var text = MetricsText()
     metrics.write(into: &text)
     write(node.router, into: &text)
@@ -19,7 +21,7 @@ enum CoordinatorMetricsPage {
     text.counter("shortlist_http_requests_total", "HTTP requests of any kind.", server.counters.requests)
     text.counter("shortlist_http_cancelled_total", "Requests that the client took back.", server.counters.cancelled)
     ProcessFigures().write(into: &text)
-    return text.text
+    return text
   }
 
   private static func write(_ router: Router, into text: inout MetricsText) {

@@ -32,8 +32,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private let node: CoordinatorNode
   private var adminStreams: [CallToken: ServerStream] = [:]
   private let store: StoreLink?
-  /// Reads versions, away from the loop; where versions come and go.
-  private let loader: ComputePool<Void>?
+  private let reader: BundleReader
+  /// Versions that are being read.
+  private var loadings: Set<ModelVersion> = []
   private var seeds: SeededGenerator
   private var events: [CoordinatorEvent] = []
   private var effects: [CoordinatorEffect] = []
@@ -64,12 +65,14 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     let server = try CoordinatorServer(configuration)
     server.start()
     server.loop.run()
-    server.loader?.stop()
+    server.reader.stop()
     return 0
   }
 
   init(_ configuration: CoordinatorConfiguration) throws {
     self.configuration = configuration
+    reader = BundleReader(
+      try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
     server = try HTTPServer(
       host: configuration.listen.host, port: configuration.listen.port, limits: .publicPort, loop: loop)
     if let address = configuration.admin {
@@ -99,13 +102,13 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     store = configuration.state.map { [loop] in
       StoreLink($0, name: configuration.name, loop: loop, seed: random.next())
     }
-    loader = store.map { _ in Threads.withSignalsBlocked { ComputePool(threads: 1) { Threads.standBack() } } }
     node = CoordinatorNode(settings: settings, seed: random.next(), now: loop.freshNow())
     requestIDs = SeededGenerator(seed: random.next())
     server.delegate = self
     admin?.delegate = self
     for release in store == nil ? configuration.models : [] {
-      send(.loaded(try ReleaseLoading.release(release, store: configuration.store)))
+      reader.source.keep(Set(configuration.models))
+      send(.loaded(try ReleaseLoading.release(release, from: reader.source)))
     }
   }
 
@@ -177,20 +180,31 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     send(event)
   }
 
-  /// Reads a version on the loader's thread.
+  /// Has a version fetched and read.
   private func loadRelease(_ id: ModelVersion) {
-    let (loop, this, directory) = (loop, Unchecked(self), configuration.store)
-    loader?.submit {
-      let loaded = Result { try ReleaseLoading.release(id, store: directory) }
-      clinux_trim()
-      loop.execute {
-        switch loaded {
-        case .success(let release): this.value.send(.loaded(release))
-        case .failure(let error):
-          Log.line(this.value.configuration.name, "\(id) cannot be served: \(error)")
-          this.value.send(.releaseFailed(id, why: "\(error)"))
-        }
+    let (loop, this, reader) = (loop, Unchecked(self), reader)
+    loadings.insert(id)
+    reader.source.keep(loadings.union(node.router.catalog.entries.map(\.release.id)))
+    @Sendable func end(_ loaded: Result<Release, any Error>) {
+      loop.execute { this.value.loaded(id, loaded) }
+    }
+    reader.prepare([.users], of: id) { fetched in
+      if case .failure(let error) = fetched { return end(.failure(error)) }
+      reader.read {
+        let loaded = Result { try ReleaseLoading.release(id, from: reader.source) }
+        clinux_trim()
+        end(loaded)
       }
+    }
+  }
+
+  private func loaded(_ id: ModelVersion, _ loaded: Result<Release, any Error>) {
+    loadings.remove(id)
+    switch loaded {
+    case .success(let release): send(.loaded(release))
+    case .failure(let error):
+      Log.line(configuration.name, "\(id) cannot be served: \(error)")
+      send(.releaseFailed(id, why: "\(error)"))
     }
   }
 
@@ -581,6 +595,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   private func metricsText() -> String {
-    CoordinatorMetricsPage.text(node: node, metrics: metrics, server: server, now: loop.now)
+    var text = CoordinatorMetricsPage.text(node: node, metrics: metrics, server: server, now: loop.now)
+    reader.source.write(into: &text)
+    return text.text
   }
 }

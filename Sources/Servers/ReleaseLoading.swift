@@ -4,25 +4,27 @@ import RankingCore
 import Scoring
 import Wire
 
-/// The way from a store on disk to what the nodes work with.
+/// The way from a bundle to what the nodes work with.
 enum ReleaseLoading {
-  static func release(_ id: ModelVersion, store: String) throws -> Release {
-    let bundle = try Bundle.open(Store(store).path(of: id))
-    var release = try bundle.release()
-    release.rehearsals = try rehearsals(try bundle.warmup(), of: bundle.path)
-    return release
+  static func release(_ id: ModelVersion, from source: BundleSource) throws -> Release {
+    try source.with(.users, of: id) { bundle in
+      var release = try bundle.release()
+      release.rehearsals = try rehearsals(try bundle.warmup(), of: bundle.path)
+      return release
+    }
   }
 
   /// A version without slices yet; its manifest and ranker are checked.
-  static func hosted(_ id: ModelVersion, store: String) throws -> HostedRelease {
-    let bundle = try Bundle.open(Store(store).path(of: id))
-    return HostedRelease(
-      release: id, shardCount: bundle.manifest.shards, dimension: bundle.manifest.dimension,
-      ranker: try bundle.ranker())
+  static func hosted(_ id: ModelVersion, from source: BundleSource) throws -> HostedRelease {
+    try source.with(.rankers, of: id) { bundle in
+      HostedRelease(
+        release: id, shardCount: bundle.manifest.shards, dimension: bundle.manifest.dimension,
+        ranker: try bundle.ranker())
+    }
   }
 
-  static func slice(_ id: ModelVersion, _ shard: ShardID, store: String) throws -> Slice {
-    try Bundle.open(Store(store).path(of: id)).loadSlice(shard)
+  static func slice(_ id: ModelVersion, _ shard: ShardID, from source: BundleSource) throws -> Slice {
+    try source.with(.slice(shard), of: id) { try $0.loadSlice(shard) }
   }
 
   /// `warmup.jsonl`: requests as clients make them, some with `"expect": [["id", score], …]`.

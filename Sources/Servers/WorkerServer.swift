@@ -43,16 +43,15 @@ public final class WorkerServer: HTTPServerDelegate {
   private var faults: FaultInjection?
   /// Time spent in the scorer, all threads together.
   private var scoring = Duration.zero
-  /// Reads slices, one after the other, away from the loop.
-  private let loader: ComputePool<Void>
-  private struct Load {
+  private let reader: BundleReader
+  private struct Load: Equatable {
     var release: ModelVersion
     var shard: ShardID
-    /// Afterwards, in times of what it took.
-    var rest: Double
   }
-  /// The first is being read, or rested from.
+  /// To be read, one after the other: the first is being read, or rested from.
   private var loads: [Load] = []
+  /// Of those that are being fetched.
+  private var fetches: [Load] = []
   /// Shards of the configuration that are not settled yet; it is ready when there are none.
   private var awaited = 0
   private lazy var coordinators = CoordinatorLinks(loop: loop)
@@ -66,7 +65,7 @@ public final class WorkerServer: HTTPServerDelegate {
     server.start()
     server.loop.run()
     server.pool.stop()
-    server.loader.stop()
+    server.reader.stop()
     return 0
   }
 
@@ -76,6 +75,8 @@ public final class WorkerServer: HTTPServerDelegate {
 
   init(_ configuration: WorkerConfiguration) throws {
     self.configuration = configuration
+    reader = BundleReader(
+      try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
     server = try HTTPServer(
       host: configuration.listen.host, port: configuration.listen.port, limits: .workerPort, loop: loop)
     let threads =
@@ -94,9 +95,7 @@ public final class WorkerServer: HTTPServerDelegate {
     var policy = WorkerPolicy(running: threads, cores: cores)
     if let size = configuration.togetherKiB { policy.togetherBytesMin = UInt64(size) << 10 }
     node = WorkerNode(settings: settings, policy: policy)
-    (pool, loader) = Threads.withSignalsBlocked {
-      (ComputePool(threads: threads) { LegScorer() }, ComputePool(threads: 1) { Threads.standBack() })
-    }
+    pool = Threads.withSignalsBlocked { ComputePool(threads: threads) { LegScorer() } }
     server.delegate = self
   }
 
@@ -118,34 +117,48 @@ public final class WorkerServer: HTTPServerDelegate {
     if awaited == 0 { Announcement.ready(configuration.listen, port: server.port) }
   }
 
-  /// Reads a slice on the loader's thread. A damaged shard is left out and said; the others serve.
+  /// Has a slice fetched and read. A damaged shard is left out and said; the others serve.
   private func load(_ id: ModelVersion, _ shard: ShardID) {
-    // While something is served, a slice is followed by a rest: however many workers share a machine, reading takes a
-    // small share of it.
-    loads.append(Load(release: id, shard: shard, rest: hosted.isEmpty ? 0 : 1 / configuration.loadShare - 1))
+    let (loop, this, load) = (loop, Unchecked(self), Load(release: id, shard: shard))
+    fetches.append(load)
+    keep()
+    reader.prepare([.rankers, .slice(shard)], of: id) { fetched in loop.execute { this.value.prepared(load, fetched) } }
+  }
+
+  private func prepared(_ load: Load, _ fetched: Result<Void, any Error>) {
+    if let index = fetches.firstIndex(of: load) { fetches.remove(at: index) }
+    if case .failure(let error) = fetched { return loaded(load.release, load.shard, .failure(error)) }
+    loads.append(load)
     if loads.count == 1 { loadFirst() }
   }
 
   private func loadFirst() {
+    keep()
     guard let load = loads.first else { return }
     let (id, shard) = (load.release, load.shard)
-    let (loop, this, store) = (loop, Unchecked(self), configuration.store)
+    let (loop, this, source) = (loop, Unchecked(self), reader.source)
+    // While something is served, a slice is followed by a rest: however many workers share a machine, reading takes a
+    // small share of it.
+    let rest = hosted.isEmpty ? 0 : 1 / configuration.loadShare - 1
     let start = loop.now
-    loader.submit {
+    reader.read {
       let loaded = Result {
-        (try ReleaseLoading.hosted(id, store: store), try ReleaseLoading.slice(id, shard, store: store))
+        (try ReleaseLoading.hosted(id, from: source), try ReleaseLoading.slice(id, shard, from: source))
       }
       // Reading a slice and making its index leave holes in the heap that nothing else here would fill.
       clinux_trim()
       loop.execute {
         this.value.loaded(id, shard, loaded)
-        loop.schedule(after: (loop.now - start) * load.rest) {
+        loop.schedule(after: (loop.now - start) * rest) {
           this.value.loads.removeFirst()
           this.value.loadFirst()
         }
       }
     }
   }
+
+  /// What a cache must not give up.
+  private func keep() { reader.source.keep(Set(hosted.keys).union((loads + fetches).map(\.release))) }
 
   private func loaded(_ id: ModelVersion, _ shard: ShardID, _ result: Result<(HostedRelease, Slice), any Error>) {
     do {
@@ -170,7 +183,7 @@ public final class WorkerServer: HTTPServerDelegate {
     if hosted[id]?.shards.isEmpty == true { hosted[id] = nil }
     countBytes()
     // Not here: it takes malloc's locks, and walks its heaps.
-    loader.submit { clinux_trim() }
+    reader.read { clinux_trim() }
   }
   private func countBytes() { bytesHeld = hosted.values.reduce(0) { $0 + $1.memoryFootprint } }
 
@@ -416,6 +429,7 @@ public final class WorkerServer: HTTPServerDelegate {
         "shortlist_worker_shards_ready", "model=\"\(holding.release.model)\",version=\"\(holding.release.version)\"",
         "\(holding.ready.count)")
     }
+    reader.source.write(into: &text)
     ProcessFigures().write(into: &text)
     return text.text
   }

@@ -29,7 +29,9 @@ struct RollingCluster {
   init(
     ranked: Bool = false, rate: Double = 120, _ change: (inout LocalCluster.Options) -> Void = { _ in }
   ) throws {
-    let bundle = try TestBundle(ranked: ranked)
+    try self.init(try TestBundle(ranked: ranked), rate: rate, change)
+  }
+  init(_ bundle: TestBundle, rate: Double = 120, _ change: (inout LocalCluster.Options) -> Void) throws {
     live = try LiveCluster(bundle) {
       $0.rollouts = true
       change(&$0)
@@ -46,11 +48,12 @@ struct RollingCluster {
     try live.waitForAnswers(50)
   }
 
-  func start(_ version: String, _ more: [String: Any] = [:]) throws -> String {
+  func start(_ version: String, _ more: [String: Any] = [:], again: Bool = false) throws -> String {
     let settings = Self.settings.merging(more) { $1 }
-    return try RolloutReport.command(
-      admin, ["action": "start", "model": "home", "version": version, "who": "ada", "settings": settings]
-    ).rollout
+    let command: [String: Any] = [
+      "action": "start", "model": "home", "version": version, "who": "ada", "settings": settings, "again": again,
+    ]
+    return try RolloutReport.command(admin, command).rollout
   }
 
   /// Asks until it holds; a coordinator that is being restarted is asked again.

@@ -61,13 +61,13 @@ enum ServerRoles {
   static func coordinator(config: String?, listen: String?, store: String?) throws -> Int32 {
     var configuration = try CoordinatorConfiguration(file: config ?? "")
     if let listen { configuration.listen = try SocketAddress(listen) }
-    if let store { configuration.store = store }
+    if let store { (configuration.store, configuration.bundles) = (store, nil) }
     return try CoordinatorServer.run(configuration)
   }
   static func worker(config: String?, listen: String?, store: String?) throws -> Int32 {
     var configuration = try WorkerConfiguration(file: config ?? "")
     if let listen { configuration.listen = try SocketAddress(listen) }
-    if let store { configuration.store = store }
+    if let store { (configuration.store, configuration.bundles) = (store, nil) }
     return try WorkerServer.run(configuration)
   }
 }
