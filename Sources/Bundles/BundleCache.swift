@@ -10,8 +10,8 @@ import RankingCore
 //                     shard-0007.slice.part           on its way; goes on where it is, also after a restart
 //
 // A version's directory holds what this process needs of it, not the whole bundle. When there is no room, versions that
-// nobody needs go, whole, the one that was not used for longest first. A version that serves or is on its way never goes:
-// rather the newcomer is refused.
+// nobody needs go, whole, the one that was not used for longest first. What serves or is on its way never goes: rather
+// the newcomer is refused.
 
 /// What a process needs of a bundle.
 public enum BundlePart: Sendable, Equatable {

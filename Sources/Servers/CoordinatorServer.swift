@@ -26,11 +26,13 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private let configuration: CoordinatorConfiguration
   private let loop = EventLoop()
   private let server: HTTPServer
-  private let admin: HTTPServer?
+  private let adminServer: HTTPServer?
+  private lazy var admin = adminServer.map { server in
+    AdminAPI(server, node: node, store: store, loop: loop) { [unowned self] in $1 ? sendDated($0) : send($0) }
+  }
   /// By worker; `nil` = not connected to.
   private var clients: [HTTPClient?] = []
   private let node: CoordinatorNode
-  private var adminStreams: [CallToken: ServerStream] = [:]
   private let store: StoreLink?
   private let reader: BundleReader
   /// Versions that are being read.
@@ -76,9 +78,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     server = try HTTPServer(
       host: configuration.listen.host, port: configuration.listen.port, limits: .publicPort, loop: loop)
     if let address = configuration.admin {
-      admin = try HTTPServer(host: address.host, port: address.port, limits: .publicPort, loop: loop)
+      adminServer = try HTTPServer(host: address.host, port: address.port, limits: .publicPort, loop: loop)
     } else {
-      admin = nil
+      adminServer = nil
     }
     var random = SystemRandomNumberGenerator()
     seeds = SeededGenerator(seed: random.next())
@@ -92,9 +94,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       settings.placement?.replicas = replicas
       settings.epoch = UInt64(max(0, time(nil)))
     }
-    if let admin, let address = configuration.admin {
+    if let adminServer, let address = configuration.admin {
       settings.coordinators =
-        ["\(SocketAddress(host: address.host, port: admin.port))"] + configuration.peers.map(\.description)
+        ["\(SocketAddress(host: address.host, port: adminServer.port))"] + configuration.peers.map(\.description)
     }
     settings.table = configuration.table
     settings.hasDocument = configuration.state != nil
@@ -105,7 +107,6 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     node = CoordinatorNode(settings: settings, seed: random.next(), now: loop.freshNow())
     requestIDs = SeededGenerator(seed: random.next())
     server.delegate = self
-    admin?.delegate = self
     for release in store == nil ? configuration.models : [] {
       reader.source.keep(Set(configuration.models))
       send(.loaded(try ReleaseLoading.release(release, from: reader.source)))
@@ -116,13 +117,14 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     shutdown = Shutdown(on: loop) { [unowned self] in
       send(.draining)
       store?.store.stop {}
-      admin?.stop(limit: .seconds(1)) {}
+      adminServer?.stop(limit: .seconds(1)) {}
       server.stop(limit: .seconds(9)) { self.loop.stop() }
     }
     server.start()
-    admin?.start()
-    if let admin, let address = configuration.admin {
-      Announcement.admin(SocketAddress(host: address.host, port: admin.port))
+    _ = admin
+    adminServer?.start()
+    if let adminServer, let address = configuration.admin {
+      Announcement.admin(SocketAddress(host: address.host, port: adminServer.port))
     }
     for worker in configuration.workers {
       send(.configured(name: worker.name, address: worker.address.description))
@@ -246,9 +248,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     case .load(let worker, let order): if mayDrive { give(worker, Self.loadHead, order) }
     case .unload(let worker, let order): if mayDrive { give(worker, Self.unloadHead, order) }
     case .rollout(let effect): carryOut(effect)
-    case .replyJoin(let call, .success(let reply)): replyAdmin(call, reply.encoded())
-    case .replyJoin(let call, .failure(let failure)): refuseAdmin(call, GRPC.status(of: failure))
-    case .replyLeave(let call, let reply): replyAdmin(call, reply.encoded())
+    case .replyJoin(let call, .success(let reply)): admin?.reply(call, reply.encoded())
+    case .replyJoin(let call, .failure(let failure)): admin?.refuse(call, GRPC.status(of: failure))
+    case .replyLeave(let call, let reply): admin?.reply(call, reply.encoded())
     case .memberChanged(let worker, let state): announce(worker, state)
     }
   }
@@ -258,8 +260,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     case .commit(let order): store?.commit(order) { [unowned self] in sendDated($0) }
     case .load(let id): loadRelease(id)
     case .forget(let id): Log.line(configuration.name, "\(id) is no longer needed here")
-    case .reply(let call, .success(let entry)): replyAdmin(call, Heads.json, RolloutAPI.body(entry))
-    case .reply(let call, .failure(let error)): refuseAdmin(call, error)
+    case .reply(let call, .success(let entry)): admin?.reply(call, entry)
+    case .reply(let call, .failure(let error)): admin?.refuse(call, error)
     case .decided(let entry): Log.line(configuration.name, RolloutPages.line(entry))
     case .askOthers: askOthers()
     case .measure(let names): send(.measured(RolloutPages.metrics(names, in: metricsText())))
@@ -358,115 +360,11 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     send(event(WorkerID(index)))
   }
 
-  // MARK: The admin address
-
-  /// Workers join and leave here, and people look and steer.
-  private func receivedByAdmin(_ stream: ServerStream, _ admin: HTTPServer) {
-    if stream.isMethod("GET") {
-      if stream.isPath("/v1/cluster") {
-        return admin.respond(stream, head: Heads.json, body: ClusterJSON.write(node, now: loop.now))
-      }
-      let path = stream.path
-      if path == RolloutAPI.path { return showRollouts(stream, admin) }
-      let parts = path.split(separator: "?", maxSplits: 1)
-      if parts.first == RolloutAPI.historyPath[...] { return showHistory(stream, parts.dropFirst().first ?? "") }
-    }
-    lastToken += 1
-    let call = lastToken
-    stream.token = call
-    adminStreams[call] = stream
-    if stream.isMethod("POST"), stream.isPath("/v1/rollouts") { return command(call, stream) }
-    guard stream.isMethod("POST"), stream.headers.hasPrefix("content-type", "application/grpc") else {
-      return refuseAdmin(
-        call,
-        RolloutError(
-          .notFound,
-          "no such path; there are GET /v1/cluster, GET and POST \(RolloutAPI.path), GET \(RolloutAPI.historyPath), "
-            + "and gRPC shortlist.v1.Coordinator"))
-    }
-    stream.body.withUnsafeBytes { raw in
-      switch GRPC.message(raw) {
-      case .failure(let error): refuseAdmin(call, error)
-      case .success(let message):
-        do throws(WireError) {
-          if stream.isPath("/shortlist.v1.Coordinator/Join") {
-            send(.joinRequested(call, try JoinRequest(decoding: message)))
-          } else if stream.isPath("/shortlist.v1.Coordinator/Leave") {
-            send(.leaveRequested(call, try LeaveRequest(decoding: message)))
-          } else if stream.isPath("/shortlist.v1.Coordinator/Traffic") {
-            replyAdmin(call, node.traffic.encoded())
-          } else {
-            refuseAdmin(call, GRPC.StatusError(.unimplemented, "no such method"))
-          }
-        } catch {
-          refuseAdmin(call, GRPC.StatusError(.invalidArgument, "\(error)"))
-        }
-      }
-    }
-  }
-
-  private func showRollouts(_ stream: ServerStream, _ admin: HTTPServer) {
-    guard let view = node.rollouts(now: loop.now) else { return respond(stream, admin, Self.noDocument) }
-    admin.respond(stream, head: Heads.json, body: RolloutAPI.body(view))
-  }
-
-  private func showHistory(_ stream: ServerStream, _ query: Substring) {
-    guard let admin else { return }
-    do throws(RolloutError) {
-      guard let store else { throw Self.noDocument }
-      let (from, limit) = try RolloutAPI.range(query)
-      lastToken += 1
-      let call = lastToken
-      stream.token = call
-      adminStreams[call] = stream
-      store.store.history(from: from, limit: limit) { [unowned self] result in
-        switch result {
-        case .success(let entries): replyAdmin(call, Heads.json, RolloutAPI.body(entries))
-        case .failure(let error): refuseAdmin(call, RolloutError(.unavailable, "\(error)"))
-        }
-      }
-    } catch {
-      respond(stream, admin, error)
-    }
-  }
-
-  private func command(_ call: CallToken, _ stream: ServerStream) {
-    do throws(RolloutError) {
-      let command = try RolloutAPI.parse(stream.body)
-      sendDated(.commanded(call, command.command, who: command.who))
-    } catch {
-      refuseAdmin(call, error)
-    }
-  }
-
-  private static let noDocument = RolloutError(
-    .notFound, "this coordinator has no agreed document: its configuration names no \"state\"")
-  private func respond(_ stream: ServerStream, _ admin: HTTPServer, _ error: RolloutError) {
-    admin.respond(stream, head: Heads.error(RolloutAPI.status(error.code)), body: RolloutAPI.body(error))
-  }
-  private func replyAdmin(_ call: CallToken, _ head: ResponseHead, _ body: [UInt8]) {
-    guard let stream = adminStreams.removeValue(forKey: call) else { return }
-    admin?.respond(stream, head: head, body: body)
-  }
-  private func refuseAdmin(_ call: CallToken, _ error: RolloutError) {
-    guard let stream = adminStreams.removeValue(forKey: call), let admin else { return }
-    respond(stream, admin, error)
-  }
-  private func replyAdmin(_ call: CallToken, _ message: [UInt8]) {
-    guard let stream = adminStreams.removeValue(forKey: call) else { return }
-    admin?.respond(stream, head: Heads.grpc, body: GRPC.frame(message), trailers: Heads.grpcOK)
-  }
-  private func refuseAdmin(_ call: CallToken, _ error: GRPC.StatusError) {
-    guard let stream = adminStreams.removeValue(forKey: call) else { return }
-    admin?.respond(stream, head: Heads.grpcError(error), body: [])
-  }
-
   // MARK: Clients
 
   private static let healthy = Array("ok\n".utf8)
 
   public func received(_ stream: ServerStream, on server: HTTPServer) {
-    if let admin, server === admin { return receivedByAdmin(stream, admin) }
     if stream.isMethod("POST") {
       if stream.isPath("/v1/recommend") { return ask(stream, .recommend) }
       if stream.isPath("/v1/rank") { return ask(stream, .rank) }
@@ -496,10 +394,6 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   public func cancelled(_ stream: ServerStream, on server: HTTPServer) {
-    if let admin, server === admin {
-      adminStreams[stream.token] = nil
-      return
-    }
     guard pending.removeValue(forKey: stream.token) != nil else { return }
     send(.cancelled(stream.token))
   }

@@ -18,6 +18,8 @@ import Wire
 enum RolloutAPI {
   static let path = "/v1/rollouts"
   static let historyPath = "/v1/rollouts/history"
+  /// Lines of history in one answer.
+  static let historyMax = 512
 
   struct Command {
     var command: RolloutCommand
@@ -88,8 +90,8 @@ enum RolloutAPI {
       }
       switch pair[0] {
       case "from": range.from = value
-      case "limit" where value <= 512: range.limit = Int(value)
-      case "limit": throw RolloutError(.invalidArgument, "\"limit\" is at most 512")
+      case "limit" where value <= historyMax: range.limit = Int(value)
+      case "limit": throw RolloutError(.invalidArgument, "\"limit\" is at most \(historyMax)")
       default: throw RolloutError(.invalidArgument, "unknown \"\(pair[0])\"; allowed: from, limit")
       }
     }
@@ -102,6 +104,14 @@ enum RolloutAPI {
     case .notFound: 404
     case .conflict: 409
     case .unavailable: 503
+    }
+  }
+  static func grpcStatus(_ code: RolloutError.Code) -> GRPC.Status {
+    switch code {
+    case .invalidArgument: .invalidArgument
+    case .notFound: .notFound
+    case .conflict: .failedPrecondition
+    case .unavailable: .unavailable
     }
   }
   static func body(_ error: RolloutError) -> [UInt8] {

@@ -70,7 +70,8 @@ import Testing
     let error = #expect(throws: InputError.self) {
       try cache.makeRoom(for: 401, of: id("v4"), needed: [id("v1"), id("v2")])
     }
-    #expect(error?.reason.contains("no room for 401 bytes more of home/v4: 1000 are allowed") == true, "\(error as Any)")
+    #expect(
+      error?.reason.contains("no room for 401 bytes more of home/v4: 1000 are allowed") == true, "\(error as Any)")
     #expect(cache.bytes == 600)
   }
 

@@ -31,7 +31,11 @@ import Testing
       var head: FileDownload.Head?
       var come: [UInt8] = []
       do {
-        try FileDownload.get(path, of: origin, from: offset, pace: pace) { head = $0 } sink: { come += $0 }
+        try FileDownload.get(path, of: origin, from: offset, pace: pace) {
+          head = $0
+        } sink: {
+          come += $0
+        }
         return (head, come, nil)
       } catch { return (head, come, error as? DownloadError) }
     }
@@ -88,10 +92,7 @@ import Testing
       #expect(error?.kind == kind && error?.description.contains("\(status)") == true, "\(status): \(error as Any)")
     }
     place.server.close()
-    let gone = try FileOrigin("http://127.0.0.1:1/store")
-    #expect(throws: DownloadError.self) {
-      try FileDownload.get("/file", of: gone, from: 0, pace: DownloadPace(bytesPerSecond: 1e12)) { _ in } sink: { _ in }
-    }
+    #expect(place.get().error?.kind == .passing)
   }
 
   /// It comes no faster than it may.
@@ -145,16 +146,15 @@ import Testing
   @Test func readsAddresses() throws {
     let plain = try FileOrigin("http://models.internal/store//")
     #expect(plain.host == "models.internal" && plain.port == 80 && plain.path == "/store")
-    #expect("\(try FileOrigin("http://[::1]:8000"))" == "http://[::1]:8000")
+    #expect("\(try FileOrigin("http://[2001:db8::1]:8000"))" == "http://[2001:db8::1]:8000")
     #expect(try FileOrigin("http://[::1]").port == 80)
     for (text, part) in [
-      ("https://models/store", "TLS"), ("/srv/store", "no address"), ("http://", "no host"),
+      ("https://models/store", "TLS"), ("/srv/store", "not an address"), ("http://", "no host"),
       ("http://models:0/", "no port"), ("http://models:http/", "no port"), ("http://models/a b", "a space"),
       ("http://models/x?y=1", "a space, ?"), ("http://user@models/", "no host"),
     ] {
       let error = #expect(throws: DownloadError.self) { try FileOrigin(text) }
-      let said = error?.description ?? ""
-      #expect(said.contains(part) || said.contains(part.replacingOccurrences(of: "no address", with: "not an address")))
+      #expect(error?.description.contains(part) == true, "\(error as Any)")
     }
   }
 }

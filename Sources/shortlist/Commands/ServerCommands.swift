@@ -17,6 +17,8 @@ extension Command {
       "state": {"directory": "DIR"}, or {"etcd": ["host:2379"], "prefix": "/shortlist/shop"} for several coordinators,
       keeps the agreed document for `shortlist rollout`; "models" is then what it begins with, and "placement" stands on
       all of them; its "table": [["w1", "w2"], …] names each shard's workers instead of hashing.
+      Instead of "store": "bundles": {"url": "http://host:port/path", "cache": "DIR", "cache_mib": 16384,
+      "rate_mib": 50} fetches what it needs from a web server.
       "busy_poll_us": 60 (0...1000; 0 = sleep at once, where processor time is paid for by a quota).
       To see what they are worth: "routing": {"hedging": false, "slow_ejection": false, "choice": "random"}.
       Prints "ready URL" when it serves.
@@ -38,6 +40,8 @@ extension Command {
          "holdings": [{"model": "home", "version": "v1", "shards": [0, 3]}]}
       Instead of "holdings": "join": ["127.0.0.1:8081"] (coordinators' admin addresses), with "advertise": "host:port",
       "zone", "memory_mib". "load_share": 0.1 = how much of a core reading slices takes while something is served.
+      Instead of "store": "bundles": {"url": "http://host:port/path", "cache": "DIR", "cache_mib": 16384,
+      "rate_mib": 50} fetches what it needs from a web server into a directory of its own.
       For tests only: "allow_faults": true, then POST /faults {"delay_ms": 100, "share": 0.01, "seed": 1} delays that
       share of its replies, with "version": "v2" those of one version.
       Prints "ready URL" when it serves.
