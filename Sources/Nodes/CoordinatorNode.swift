@@ -199,23 +199,26 @@ public final class CoordinatorNode {
 
   /// Carries news between the rooms until there is none, and the rest outside.
   func settle(now: Instant, into effects: inout [CoordinatorEffect]) {
-    for effect in routerEffects {
-      switch effect {
-      case .score(let leg, let worker, let request, let timeout):
-        effects.append(.score(leg, worker, request, timeout: timeout))
-      case .lookup(let leg, let worker, let request, let timeout):
-        effects.append(.lookup(leg, worker, request, timeout: timeout))
-      case .cancel(let leg, let worker): effects.append(.cancel(leg, worker))
-      case .answer(let token, let outcome, let origin):
-        if isOwn(token, outcome, origin, now: now) { continue }
-        effects.append(.answer(token, outcome))
-      case .heartbeat(let worker, let sentAt):
-        membership.trafficAnswered(worker, sentAt: sentAt, now: now, into: &membershipEffects)
-      case .lacks(let worker, let release, let shards):
-        if membership.lacks(worker, release: release, shards: shards) { membershipEffects.append(.changed(worker)) }
+    repeat {
+      for effect in routerEffects {
+        switch effect {
+        case .score(let leg, let worker, let request, let timeout):
+          effects.append(.score(leg, worker, request, timeout: timeout))
+        case .lookup(let leg, let worker, let request, let timeout):
+          effects.append(.lookup(leg, worker, request, timeout: timeout))
+        case .cancel(let leg, let worker): effects.append(.cancel(leg, worker))
+        case .answer(let token, let outcome, let origin):
+          if isOwn(token, outcome, origin, now: now) { continue }
+          effects.append(.answer(token, outcome))
+        case .heartbeat(let worker, let sentAt):
+          membership.trafficAnswered(worker, sentAt: sentAt, now: now, into: &membershipEffects)
+        case .lacks(let worker, let release, let shards):
+          if membership.lacks(worker, release: release, shards: shards) { membershipEffects.append(.changed(worker)) }
+        }
       }
-    }
-    routerEffects.removeAll(keepingCapacity: true)
+      routerEffects.removeAll(keepingCapacity: true)
+      askCopies(now: now)
+    } while !routerEffects.isEmpty
     guard !membershipEffects.isEmpty else { return }
     var isStale = false
     for effect in membershipEffects {

@@ -54,20 +54,24 @@ extension CoordinatorNode {
       return router.requested(token, request, deadline: deadline, now: now, into: &routerEffects)
     }
     let (wish, shadow) = desk.wish(request, model: router.catalog.model(of: request))
-    let copy = shadow.flatMap { desk.shadows.open(token, rollout: $0.rollout, old: $0.old) }
+    if let shadow { desk.shadows.open(token, request, timeout: deadline - now, shadow, now: now) }
     router.requested(token, request, deadline: deadline, wish: wish, now: now, into: &routerEffects)
-    guard let copy, let shadow else { return }
-    var second = request
-    second.priority = .batch
-    router.requested(
-      copy, second, deadline: deadline, wish: .exactly(shadow.new, replica: nil), now: now, into: &routerEffects)
   }
 
   func cancelled(_ token: RequestToken, now: Instant) {
     router.cancelled(token, now: now, into: &routerEffects)
-    if desk?.shadows.cancelled(token) == true {
-      router.cancelled(token | ShadowPairs.copyBit, now: now, into: &routerEffects)
+    desk?.shadows.cancelled(token)
+  }
+
+  /// Asks what the new version says to requests that have just been answered.
+  func askCopies(now: Instant) {
+    guard let desk, !desk.copies.isEmpty else { return }
+    for copy in desk.copies {
+      router.requested(
+        copy.token, copy.request, deadline: now + copy.timeout, wish: .exactly(copy.version, replica: nil), now: now,
+        into: &routerEffects)
     }
+    desk.copies.removeAll()
   }
 
   /// Counts an answer; says whether it was the cluster's own request, which nobody waits for outside.
@@ -82,7 +86,7 @@ extension CoordinatorNode {
       return true
     }
     let end = (outcome: outcome, origin: origin, at: now)
-    if !desk.shadows.isEmpty { desk.shadows.answered(token, end) }
+    if !desk.shadows.isEmpty, let copy = desk.shadows.answered(token, end) { desk.copies.append(copy) }
     if token & ShadowPairs.copyBit != 0 { return true }
     desk.count(end)
     return false

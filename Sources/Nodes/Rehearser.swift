@@ -9,6 +9,7 @@ import Routing
 //              is not a tenth faster than the one before it
 //
 // An answer that is incomplete, or was lowered under pressure, says nothing: it is asked for again, a little later.
+// Every answer is followed by a rest as long as it took: a rehearsal is half a client, however slow the version is.
 
 struct Rehearser: Sendable {
   enum Check: Sendable, Equatable {
@@ -42,6 +43,7 @@ struct Rehearser: Sendable {
   private var sum: Duration = .zero
   private var count = 0
   private(set) var notBefore: Instant
+  private var askedAt: Instant
   /// The request whose answer it waits for. That of an earlier rehearsal is not its.
   private(set) var asked: RequestToken?
 
@@ -49,6 +51,7 @@ struct Rehearser: Sendable {
     self.release = release.id
     queries = release.rehearsals
     notBefore = now
+    askedAt = now
     if !queries.contains(where: { $0.expected != nil }) { check = .passed }
     skip()
   }
@@ -61,6 +64,7 @@ struct Rehearser: Sendable {
       return nil
     }
     asked = token
+    askedAt = now
     return (queries[next.query].request, next.replica)
   }
   func isDone(mayWarm: Bool) -> Bool {
@@ -79,6 +83,7 @@ struct Rehearser: Sendable {
       notBefore = now + Self.pause
       return
     }
+    notBefore = now + (now - askedAt)
     switch phase {
     case .verify:
       if let wrong = wrong(answer, hasNaN: hasNaN) {

@@ -68,6 +68,8 @@ final class RolloutDesk {
   private(set) var memory = RolloutMemory()
   private(set) var rehearser: [Rehearser] = []
   var shadows = ShadowPairs()
+  /// To be asked at once.
+  var copies: [ShadowPairs.Copy] = []
   private(set) var traffic: [Observed.Traffic] = []
   private(set) var metrics: [Observed.Metric] = []
   /// What other coordinators have seen, as of when.
@@ -152,9 +154,7 @@ final class RolloutDesk {
 
   // MARK: Which version
 
-  /// A copy of a client's request: for which rollout, and the two versions that answer.
-  typealias Shadow = (rollout: String, old: ModelVersion, new: String)
-  func wish(_ request: RankingRequest, model: String?) -> (VersionWish, shadow: Shadow?) {
+  func wish(_ request: RankingRequest, model: String?) -> (VersionWish, shadow: ShadowPairs.Versions?) {
     guard request.version == nil, let model, let split = splits.first(where: { $0.model == model }) else {
       return (.serving, nil)
     }

@@ -2,19 +2,32 @@ import RankingCore
 import Rollout
 import Routing
 
-// Requests of a shadow stage: the client's own, answered by the serving version, and a copy of it, answered by the new
-// one. When both are there they are compared and counted; the copy's answer goes to nobody.
+// Requests of a shadow stage: the client's own, answered by the serving version, and then a copy of it, answered by the
+// new one. When both are there they are compared and counted; the copy's answer goes to nobody.
 //
-//     request 7 ─┬─► v41 ──► the client          the copy's name is 7 with the highest bit set
-//                └─► v42 ──► compared, dropped
+//     request 7 ──► v41 ──► the client ──► v42 ──► compared, dropped      the copy's name is 7 with the highest bit set
+//
+// The copy waits for the client's answer, so that nobody waits for his copy, and the old version's times are what they
+// are without one. Copies cost what requests cost, and a slow version is only known to be slow by its copies. So they
+// keep a distance of four times what the last ones took: however slow it is, about a quarter of a request is added to
+// what is in flight.
 
 struct ShadowPairs: Sendable {
   typealias End = (outcome: Result<Answer, RankingError>, origin: Router.Origin?, at: Instant)
+  /// Which two versions answer, for which rollout.
+  typealias Versions = (rollout: String, old: ModelVersion, new: String)
+  /// What is to be asked when the client has its answer.
+  struct Copy: Sendable {
+    var token: RequestToken
+    var request: RankingRequest
+    var version: String
+    var timeout: Duration
+  }
   private struct Pair {
     var rollout: String
     var old: ModelVersion
+    var copy: Copy
     var mine: End?
-    var copy: End?
   }
   /// Names of the cluster's own requests.
   static let copyBit: RequestToken = 1 << 63
@@ -23,36 +36,56 @@ struct ShadowPairs: Sendable {
 
   private var pairs: [RequestToken: Pair] = [:]
   private(set) var counts: [(rollout: String, counts: ShadowCounts)] = []
+  /// What a copy takes, the last ones counting most; `nil` = none has ended.
+  private var took: Duration?
+  private var notBefore = Instant(nanoseconds: 0)
+  /// In times of what copies take.
+  private static let distance = 4
 
   var isEmpty: Bool { pairs.isEmpty }
 
-  mutating func open(_ token: RequestToken, rollout: String, old: ModelVersion) -> RequestToken? {
-    guard pairs.count < Self.openMax else { return nil }
-    pairs[token] = Pair(rollout: rollout, old: old)
-    return token | Self.copyBit
+  /// - Returns: whether this request is compared.
+  @discardableResult
+  mutating func open(
+    _ token: RequestToken, _ request: RankingRequest, timeout: Duration, _ versions: Versions, now: Instant
+  ) -> Bool {
+    guard pairs.count < Self.openMax, now >= notBefore, took != nil || pairs.isEmpty else { return false }
+    notBefore = now + (took ?? .zero) * Self.distance
+    var request = request
+    request.priority = .batch
+    pairs[token] = Pair(
+      rollout: versions.rollout, old: versions.old,
+      copy: Copy(token: token | Self.copyBit, request: request, version: versions.new, timeout: timeout))
+    return true
   }
 
-  /// The client took it back: its copy is not worth anything either.
-  /// - Returns: whether there was one.
-  mutating func cancelled(_ token: RequestToken) -> Bool { pairs.removeValue(forKey: token) != nil }
+  /// The client took it back: it is not compared.
+  mutating func cancelled(_ token: RequestToken) { pairs[token] = nil }
 
   /// A request or a copy was answered; no news for one that has no pair.
-  mutating func answered(_ token: RequestToken, _ end: End) {
-    let isCopy = token & Self.copyBit != 0
+  /// - Returns: the copy that is now to be asked for.
+  mutating func answered(_ token: RequestToken, _ end: End) -> Copy? {
     let key = token & ~Self.copyBit
-    guard var pair = pairs[key] else { return }
-    if isCopy { pair.copy = end } else { pair.mine = end }
-    guard let mine = pair.mine, let copy = pair.copy else {
+    guard var pair = pairs[key] else { return nil }
+    guard let mine = pair.mine, token & Self.copyBit != 0 else {
+      // Answered by another version after all, or never tried: nothing to compare.
+      guard end.origin?.release == pair.old else {
+        pairs[key] = nil
+        return nil
+      }
+      pair.mine = end
       pairs[key] = pair
-      return
+      return pair.copy
     }
     pairs[key] = nil
-    // Answered by another version after all, or never tried: nothing to compare.
-    guard mine.origin?.release == pair.old, let copyOrigin = copy.origin, let origin = mine.origin else { return }
-    if case .failure(let error) = copy.outcome, error.code == .overloaded { return }
+    let fresh = end.at - mine.at
+    took = took.map { $0 + (fresh - $0) / 4 } ?? fresh
+    guard let copyOrigin = end.origin, let origin = mine.origin else { return nil }
+    if case .failure(let error) = end.outcome, error.code == .overloaded { return nil }
     record(
-      pair.rollout, old: TrafficCounts.Outcome(mine, origin), new: TrafficCounts.Outcome(copy, copyOrigin),
-      mine.outcome, copy.outcome)
+      pair.rollout, old: TrafficCounts.Outcome(mine, origin), new: TrafficCounts.Outcome(end, copyOrigin),
+      mine.outcome, end.outcome)
+    return nil
   }
 
   private mutating func record(
@@ -77,6 +110,7 @@ struct ShadowPairs: Sendable {
   /// Forgets the counts of rollouts that are over.
   mutating func keep(_ rollouts: [String]) {
     counts.removeAll { !rollouts.contains($0.rollout) }
+    if counts.isEmpty { (took, notBefore) = (nil, Instant(nanoseconds: 0)) }
   }
 }
 

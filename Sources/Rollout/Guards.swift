@@ -87,9 +87,10 @@ struct Comparison {
 
   private func figure(
     _ name: GuardName, _ limit: GuardLimit, new: Double, old: Double?, bound: Double, sample: Int, oldSample: Int,
-    evidence: Double, _ text: String
+    waits: Bool = false, evidence: Double, _ text: String
   ) -> GuardFigure {
-    let isTripped = sample >= limit.sample && evidence >= self.evidence
+    // Below the floor a figure may hold a stage, but turns nothing back.
+    let isTripped = !waits && sample >= limit.sample && evidence >= self.evidence
     return GuardFigure(
       name: name.rawValue, new: new, old: old, limit: bound, sample: sample, oldSample: oldSample, evidence: evidence,
       isTripped: isTripped, text: text + "; evidence \(Figure.fixed(evidence, 1)) of \(Figure.fixed(self.evidence, 1))")
@@ -107,13 +108,13 @@ struct Comparison {
     let oldShare = old.count > 0 ? old.sum / Double(old.count) : nil
     let bound = isAlone ? limit.absolute : max(limit.absolute, limit.relative * (oldShare ?? 0))
     let evidence =
-      mustWait(old.count, limit) || new.count < limit.sample
+      !isAlone && old.count == 0
       ? 0
       : Evidence.above(new, old: isAlone ? nil : old, absolute: limit.absolute, relative: limit.relative)
     let against = oldShare.map { "\(Figure.percent($0)) of \(old.count)" } ?? "nothing"
     return figure(
       name, limit, new: share, old: oldShare, bound: bound, sample: new.count, oldSample: old.count,
-      evidence: evidence,
+      waits: mustWait(old.count, limit), evidence: evidence,
       "\(Figure.percent(share)) of \(new.count) \(what) against \(against), limit \(Figure.percent(bound))")
   }
 
@@ -126,15 +127,12 @@ struct Comparison {
     // What lies in the bound's own bucket counts as within it.
     let bucket = LatencyCounts.bucket(.nanoseconds(Int64(min(bound, 1e5) * 1e6)))
     let slow = (new: new.latency.above(bucket), old: old.latency.above(bucket))
-    let evidence =
-      mustWait(old.requests, limit) || new.requests < limit.sample
-      ? 0
-      : Evidence.above(
-        (Double(slow.new), new.requests), old: (Double(slow.old), old.requests), absolute: 0.01, relative: 1)
+    let evidence = Evidence.above(
+      (Double(slow.new), new.requests), old: (Double(slow.old), old.requests), absolute: 0.01, relative: 1)
     let p99 = new.latency.quantile(0.99)?.milliseconds ?? 0
     return figure(
       .latencyP99, limit, new: p99, old: oldP99, bound: bound, sample: new.requests, oldSample: old.requests,
-      evidence: evidence,
+      waits: mustWait(old.requests, limit), evidence: evidence,
       "p99 \(Figure.fixed(p99, 1)) ms against \(Figure.fixed(oldP99, 1)) ms; \(slow.new) of \(new.requests) requests "
         + "slower than \(Figure.fixed(bound, 1)) ms against \(slow.old) of \(old.requests), limit 1 %")
   }
@@ -161,8 +159,7 @@ struct Comparison {
     let mean = count > 0 ? sum / Double(count) : range.upperBound
     // As a share of what is lost, so that too little of the one is too much of the other.
     let lost = (Double(count) * range.upperBound - sum) / width
-    let evidence =
-      count < limit.sample ? 0 : Evidence.above(lost, of: count, limit: (range.upperBound - bound) / width)
+    let evidence = Evidence.above(lost, of: count, limit: (range.upperBound - bound) / width)
     return figure(
       name, limit, new: mean, old: nil, bound: bound, sample: count, oldSample: 0, evidence: evidence,
       "mean \(Figure.fixed(mean, 3)) of \(count) pairs, at least \(Figure.fixed(bound, 3))")

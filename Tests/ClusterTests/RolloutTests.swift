@@ -158,7 +158,11 @@ struct RollingCluster {
       var http = PlainHTTP(try ServerURL(worker.url))
       #expect(try http.post("/faults", Array(#"{"delay_ms":50,"version":"v2"}"#.utf8)).status == 200)
     }
-    let end = try rolling.waitForEnd(try rolling.start("v2", ["shadow": ["min_time_ms": 20_000, "min_sample": 20]]))
+    // A copy every 200 ms, four times what it takes.
+    let end = try rolling.waitForEnd(
+      try rolling.start(
+        "v2",
+        ["shadow": ["min_time_ms": 40_000, "min_sample": 20], "guards": ["latency_p99": ["sample": 30]]]))
     #expect(end.outcome == "failed" && end.why.contains("guard latency_p99"), "\(end)")
     #expect(try rolling.history().first { $0.to == "rolling_back" }?.from == "shadow")
     try rolling.expectSound(versions: ["v1"])

@@ -1,10 +1,10 @@
 import Membership
 import RankingCore
 import Rollout
-import Routing
 import Testing
 
 @testable import Nodes
+@testable import Routing
 
 // A coordinator with an agreed document, under a scripted store: commits lie there until the script takes them.
 
@@ -213,17 +213,19 @@ private struct DeskScript {
     let before = script.cluster.legs.count
     script.cluster.request(40)
     let compared = script.compared
-    #expect(Set(script.cluster.legs[before...].map(\.request.query.release.version)) == ["v1", "v2"])
+    #expect(Set(script.cluster.legs[before...].map(\.request.query.release.version)) == ["v1"])
     script.wait(.milliseconds(10))
+    #expect(Set(script.cluster.legs[before...].map(\.request.query.release.version)) == ["v1", "v2"])
     #expect(try script.cluster.answers[40]?.get().release == DeskScript.id("v1"))
     #expect(script.cluster.answers.keys.allSatisfy { $0 < 1 << 62 }, "no answer of the cluster's own leaves")
     #expect(script.compared == compared + 1)
     #expect(script.shadow?.overlapSum == Double(script.compared))
-    // Taken back: the copy goes with it.
+    // Taken back: there is no copy of it.
     let open = script.cluster.legs.count
     script.cluster.request(41)
     script.send(.cancelled(41))
-    #expect(Set(script.cluster.cancelled).isSuperset(of: script.cluster.legs[open...].map(\.id)))
+    script.wait(.milliseconds(10))
+    #expect(Set(script.cluster.legs[open...].map(\.request.query.release.version)) == ["v1"])
   }
 
   /// One that is behind goes by the old version: it is not unloaded under its feet.
@@ -383,5 +385,62 @@ private struct DeskScript {
     #expect(agreement(["a", "b"], ["c", "d", "e", "a"]) == ListAgreement(overlap: 0.25, correlation: nil))
     #expect(agreement([], []) == ListAgreement(overlap: nil, correlation: nil))
     #expect(agreement(["a"], []) == ListAgreement(overlap: 0, correlation: nil))
+  }
+
+  /// However slow a version is, its rehearsal is half a client.
+  @Test func restsAfterAnAnswer() {
+    var rehearser = Self.rehearser([Self.query("a", nil), Self.query("b", nil)])
+    let start = Instant(nanoseconds: 1_000_000)
+    #expect(rehearser.ask(as: 1, mayWarm: true, now: start) != nil)
+    let answered = start + .milliseconds(50)
+    rehearser.answered(.success(Self.answer(["x"])), hasNaN: false, replicas: 1, now: answered)
+    #expect(rehearser.ask(as: 2, mayWarm: true, now: answered + .milliseconds(49)) == nil)
+    #expect(rehearser.ask(as: 2, mayWarm: true, now: answered + .milliseconds(50)) != nil)
+  }
+}
+
+@Suite struct ShadowPairsTests {
+  private let old = ModelVersion(model: "home", version: "v1")
+  private let new = ModelVersion(model: "home", version: "v2")
+  private func end(_ release: ModelVersion, _ milliseconds: UInt64) -> ShadowPairs.End {
+    let origin = Router.Origin(release: release, wanted: 1, hasNaN: false, startedAt: at(0))
+    return (.failure(RankingError(.unavailable, "")), origin, at(milliseconds))
+  }
+  private func at(_ milliseconds: UInt64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }
+  private func open(_ pairs: inout ShadowPairs, _ token: RequestToken, _ milliseconds: UInt64) -> Bool {
+    pairs.open(
+      token, RankingRequest(subject: .anyone), timeout: .milliseconds(500), ("home-2", old, "v2"), now: at(milliseconds)
+    )
+  }
+
+  /// The copy waits for the client's answer, and is not asked when that came from elsewhere.
+  @Test func theCopyFollowsTheAnswer() throws {
+    var pairs = ShadowPairs()
+    #expect(open(&pairs, 1, 0))
+    #expect(pairs.answered(1, end(new, 5)) == nil && pairs.isEmpty)
+    #expect(open(&pairs, 2, 10))
+    let asked = pairs.answered(2, end(old, 15))
+    let copy = try #require(asked)
+    #expect(copy.token == 2 | 1 << 63 && copy.version == "v2" && copy.request.priority == .batch)
+    #expect(copy.timeout == .milliseconds(500) && pairs.counts.isEmpty)
+    #expect(pairs.answered(copy.token, end(new, 20)) == nil && pairs.isEmpty)
+    #expect(pairs.counts.map(\.rollout) == ["home-2"])
+  }
+
+  /// Copies keep a distance of four times what they take; until one has ended there is one.
+  @Test func copiesOfASlowVersionAreFewerNotMoreAtOnce() throws {
+    var pairs = ShadowPairs()
+    func answer(_ token: RequestToken, _ milliseconds: UInt64, copy: UInt64) throws {
+      let asked = pairs.answered(token, end(old, milliseconds))
+      #expect(pairs.answered(try #require(asked).token, end(new, copy)) == nil)
+    }
+    #expect(open(&pairs, 1, 0) && !open(&pairs, 2, 1))
+    try answer(1, 2, copy: 52)
+    #expect(open(&pairs, 3, 60) && !open(&pairs, 4, 259))
+    #expect(open(&pairs, 5, 260))
+    // 50, then 10: the newest counts a quarter.
+    try answer(3, 262, copy: 272)
+    #expect(!open(&pairs, 6, 459) && open(&pairs, 7, 460))
+    #expect(!open(&pairs, 8, 619) && open(&pairs, 9, 620))
   }
 }

@@ -12,7 +12,8 @@ import Wire
 final class GoldenAnswers {
   private static let requestsMax = 32
   private static let goldenMax = 16
-  /// The oracle scores every item for every request, at some ten million numbers a second.
+  /// For every request the oracle scores every item, and of a network uses every weight for every candidate, at some
+  /// ten million numbers a second.
   private static let numbersMax = 200_000_000
   private static let k = 20
   /// Whether no golden answer holds an item.
@@ -23,7 +24,10 @@ final class GoldenAnswers {
     let manifest = bundle.manifest
     let text = String(decoding: try bundle.warmup(), as: UTF8.self)
     let users = text.split(separator: "\n").prefix(Self.requestsMax)
-    let work = max(1, manifest.items * manifest.dimension)
+    let candidates = min(manifest.items, manifest.shards * RequestLimit.candidatesDefault)
+    let networks = manifest.weightedRankers.map(\.file).filter { $0.hasSuffix(".safetensors") }
+    let weights = manifest.files.filter { networks.contains($0.name) }.reduce(0) { $0 + $1.size / 4 }
+    let work = max(1, manifest.items * manifest.dimension + candidates * weights)
     let golden = min(Self.goldenMax, max(2, Self.numbersMax / work), users.count)
     let oracle = try Oracle(bundle: directory)
     isEmpty = golden > 0

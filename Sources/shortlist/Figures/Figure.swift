@@ -47,10 +47,12 @@ struct FigureRow: Codable, Sendable {
   var figures: [Figure] = []
   /// What went wrong, in a few lines.
   var notes: [String] = []
+  /// What else there is to know.
+  var remarks: [String] = []
   var seconds = 0.0
   var pass: Bool { notes.isEmpty && figures.allSatisfy(\.pass) }
 
-  private enum CodingKeys: String, CodingKey { case row, what, figures, notes, seconds, pass }
+  private enum CodingKeys: String, CodingKey { case row, what, figures, notes, remarks, seconds, pass }
   init(_ row: String, _ what: String) {
     self.row = row
     self.what = what
@@ -61,6 +63,7 @@ struct FigureRow: Codable, Sendable {
     what = try container.decode(String.self, forKey: .what)
     figures = try container.decode([Figure].self, forKey: .figures)
     notes = try container.decode([String].self, forKey: .notes)
+    remarks = try container.decodeIfPresent([String].self, forKey: .remarks) ?? []
     seconds = try container.decode(Double.self, forKey: .seconds)
   }
   func encode(to encoder: any Encoder) throws {
@@ -69,6 +72,7 @@ struct FigureRow: Codable, Sendable {
     try container.encode(what, forKey: .what)
     try container.encode(figures, forKey: .figures)
     try container.encode(notes, forKey: .notes)
+    if !remarks.isEmpty { try container.encode(remarks, forKey: .remarks) }
     try container.encode(seconds, forKey: .seconds)
     try container.encode(pass, forKey: .pass)
   }
@@ -89,6 +93,6 @@ struct FigureRow: Codable, Sendable {
       ])
     }
     let head = "\(pass ? "PASS" : "FAIL")  \(row): \(what) (\(Int(seconds)) s)"
-    return ([head, table.text] + notes.map { "  ! \($0)" }).joined(separator: "\n")
+    return ([head, table.text] + notes.map { "  ! \($0)" } + remarks.map { "  · \($0)" }).joined(separator: "\n")
   }
 }

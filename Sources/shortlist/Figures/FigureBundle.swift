@@ -48,24 +48,74 @@ struct FigureBundle: Sendable {
     try build(release, factors)
   }
 
-  /// The same items, each moved a little, as when a model is trained anew.
-  func addVersion() throws {
-    let factors = directory + "/factors-\(Self.other)"
+  enum Kind {
+    /// Each item moved a little, as when a model is trained anew.
+    case sound
+    /// Every vector belongs to another item.
+    case permuted
+    /// A network that takes some 30 us a row and gives the retrieval score back: right, and slow.
+    case slow
+  }
+
+  func addVersion(_ version: String = Self.other, _ kind: Kind = .sound) throws {
+    let place = "\(store)/\(release.model)/\(version)"
+    guard !FileManager.default.fileExists(atPath: place) else { return }
+    let factors = directory + "/factors-\(version)"
     try FileManager.default.copyItem(atPath: directory + "/factors", toPath: factors)
     var generator = SeededGenerator(seed: 4)
     var matrix = items
-    for index in matrix.values.indices { matrix.values[index] += Float(generator.unit() - 0.5) * 0.05 }
+    var network: String?
+    switch kind {
+    case .sound:
+      for index in matrix.values.indices { matrix.values[index] += Float(generator.unit() - 0.5) * 0.05 }
+    case .permuted:
+      for row in stride(from: matrix.rows - 1, to: 0, by: -1) {
+        let other = generator.below(row + 1)
+        for column in 0..<matrix.columns {
+          matrix.values.swapAt(row * matrix.columns + column, other * matrix.columns + column)
+        }
+      }
+    case .slow:
+      network = directory + "/slow.safetensors"
+      try AtomicFile.write(try Self.slowNetwork(width: 1280), to: network ?? "")
+    }
     try NumPyFile.write(matrix, to: factors + "/items.npy")
-    try build(ModelVersion(model: release.model, version: Self.other), factors)
+    try build(ModelVersion(model: release.model, version: version), factors, network: network)
   }
 
-  private func build(_ release: ModelVersion, _ factors: String) throws {
+  /// x = relu(x) − relu(−x), among many units that are zero.
+  private static func slowNetwork(width: Int) throws -> [UInt8] {
+    var data: [UInt8] = []
+    var header: [String: Any] = [:]
+    func tensor(_ name: String, _ shape: [Int], _ values: [Int: Float]) {
+      let start = data.count
+      for index in 0..<shape.reduce(1, *) {
+        withUnsafeBytes(of: (values[index] ?? 0).bitPattern.littleEndian) { data += $0 }
+      }
+      header[name] = ["dtype": "F32", "shape": shape, "data_offsets": [start, data.count]] as [String: Any]
+    }
+    tensor("in", [width, 1], [0: 1, 1: -1])
+    tensor("middle", [width, width], [0: 1, width + 1: 1])
+    tensor("out", [1, width], [0: 1, 1: -1])
+    let layers = ["in", "middle", "out"].map { "{\"type\": \"dense\", \"weight\": \"\($0)\"}" }
+    let layout = layers.joined(separator: ", {\"type\": \"relu\"}, ")
+    header["__metadata__"] = ["shortlist": "{\"features\": [\"retrieval_score\"], \"layers\": [\(layout)]}"]
+    let json = try JSONSerialization.data(withJSONObject: header, options: [.sortedKeys])
+    return withUnsafeBytes(of: UInt64(json.count).littleEndian) { Array($0) } + json + data
+  }
+
+  private func build(_ release: ModelVersion, _ factors: String, network: String? = nil) throws {
     var options = BundleOptions()
     options.factors = factors
     options.history = directory + "/history.csv"
     options.store = store
     options.release = release
     options.shards = Self.shards
+    if let network {
+      options.schema = directory + "/schema.json"
+      try AtomicFile.write(Array("{}".utf8), to: options.schema ?? "")
+      options.rankers = [RankerInput(network)]
+    }
     _ = try BundleBuilder(options).build(rehearse: GoldenAnswers().lines)
   }
 

@@ -30,7 +30,8 @@ struct FigureRig: Sendable {
   // MARK: clusters
 
   func cluster(
-    routing: CoordinatorFile.Routing? = nil, allowFaults: Bool = false, joins: Bool? = nil, rollouts: Bool = false
+    routing: CoordinatorFile.Routing? = nil, allowFaults: Bool = false, joins: Bool? = nil, rollouts: Bool = false,
+    _ change: (inout LocalCluster.Options) -> Void = { _ in }
   ) throws -> LocalCluster {
     var options = LocalCluster.Options(
       executable: executable, store: bundle.store, model: bundle.release.model, version: bundle.release.version,
@@ -43,6 +44,7 @@ struct FigureRig: Sendable {
     options.joins = joins ?? self.joins
     options.directory = StateDirectory(path: "\(logs ?? directory)/state-\(UUID().uuidString.prefix(8))")
     options.keepsLogs = logs != nil
+    change(&options)
     let cluster = try LocalCluster(options)
     try waitUntilHealthy(cluster)
     return cluster

@@ -33,6 +33,7 @@ struct FigureTable {
     ("tail-a", { try $0.tailA() }), ("tail-b", { try $0.tailB() }), ("overload", { try $0.overload() }),
     ("shard-down", { try $0.shardDown() }), ("restarts", { try $0.restarts() }), ("soak", { try $0.soakRow() }),
     ("rollouts", { try $0.rollouts() }), ("rollout-load", { try $0.rolloutLoad() }),
+    ("guards", { try $0.guards() }), ("etcd-away", { try $0.etcdAway() }),
   ]
   static var names: [String] { rows.map(\.name) }
 
