@@ -88,6 +88,7 @@ public final class Bundle: Sendable {
       id: manifest.release, dimension: manifest.dimension, itemsPerShard: manifest.itemsPerShard.map { UInt64($0) },
       userColumns: userColumns, contextColumns: contextColumns, coldStart: users.coldStart, users: users)
     release.itemColumns = itemColumns
+    release.listRanker = try listRanker()
     release.bytesPerShard = try (0..<manifest.shards).map { (shard) throws(InputError) in
       UInt64(try manifest.file(BundleManifest.sliceName(ShardID(shard)), in: path).size)
     }
@@ -105,6 +106,14 @@ public final class Bundle: Sendable {
     var members: [RankerEnsemble.Member] = []
     for entry in rankers { members.append(.init(try ranker(entry.file), weight: entry.weight)) }
     do { return .ensemble(try RankerEnsemble(members)) } catch { throw InputError(file: path, error.description) }
+  }
+
+  /// What re-ranks merged lists, checked and bound likewise.
+  func listRanker() throws(InputError) -> ListPhase? {
+    guard let entry = manifest.listRanker else { return nil }
+    return try ListRankerFile.parse(
+      try contents(of: entry.file, limit: BundleManifest.rankerBytesMax), path: path + "/" + entry.file,
+      pool: entry.pool, item: itemColumns, user: userColumns, context: contextColumns)
   }
 
   private func ranker(_ name: String) throws(InputError) -> Ranker {

@@ -13,6 +13,9 @@ public struct BundleOptions: Sendable {
   public var userColumns: String?
   public var history: String?
   public var rankers: [RankerInput] = []
+  /// What re-ranks merged lists, and how many items it is shown.
+  public var listRanker: String?
+  public var listPool = ListRanking.poolDefault
   public var schema: String?
   public var store = ""
   public var release = ModelVersion(model: "", version: "")
@@ -64,6 +67,7 @@ public struct BundleBuilder {
     let userTable = try columns(options.userColumns, schema?.user, users.ids.count, userRows)
     let context = schema?.context ?? []
     let rankers = try rankers(hasSchema: schema != nil, itemTable.columns, userTable.columns, context)
+    let listRanker = try listRanker(hasSchema: schema != nil, itemTable.columns, userTable.columns, context)
     let (history, ignoredHistory) = try loadHistory(userRows, itemRows, users: users.ids.count)
 
     do {
@@ -83,15 +87,18 @@ public struct BundleBuilder {
     files.append(try writeUsers(users, userTable, history, owners, into: output.temporary))
     progress(total, total)
     for (entry, bytes) in rankers { files.append(try write(bytes, entry.file, into: output.temporary)) }
+    if let (entry, bytes) = listRanker { files.append(try write(bytes, entry.file, into: output.temporary)) }
     files.append(try write(warmup(users.ids), BundleManifest.warmupName, into: output.temporary))
     var manifest = BundleManifest(
-      formatVersion: isEnsemble ? 2 : 1, model: options.release.model, version: options.release.version,
+      formatVersion: listRanker != nil ? 3 : isEnsemble ? 2 : 1, model: options.release.model,
+      version: options.release.version,
       shards: options.shards, hash: BundleManifest.hash, dimension: items.matrix.columns,
       itemsPerShard: rows.map(\.count), users: users.ids.count,
       schema: .init(
         item: itemTable.columns.map { .init($0) }, user: userTable.columns.map { .init($0) },
         context: context.map { .init($0) }),
       ranker: isEnsemble ? nil : rankers.first?.entry.file, rankers: isEnsemble ? rankers.map(\.entry) : nil,
+      listRanker: listRanker?.entry,
       files: files, lineage: .init(inputs: try inputs()),
       createdAt: ISO8601DateFormatter().string(from: Date()))
     try write(manifest, into: output.temporary)
@@ -171,6 +178,21 @@ public struct BundleBuilder {
   }
 
   /// Whether weights are needed to say what the score is.
+  private func listRanker(
+    hasSchema: Bool, _ item: [Column], _ user: [Column], _ context: [Column]
+  ) throws(InputError) -> (entry: BundleManifest.ListRankerEntry, bytes: [UInt8])? {
+    guard let path = options.listRanker else { return nil }
+    guard hasSchema else { throw InputError(file: path, "a list ranker needs --schema, which names its features") }
+    guard ListRanking.poolRange.contains(options.listPool) else {
+      throw InputError(
+        file: path, "a pool of \(options.listPool); allowed: 1 to \(ListRanking.poolRange.upperBound)")
+    }
+    let bytes = try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax)
+    _ = try ListRankerFile.parse(
+      bytes, path: path, pool: options.listPool, item: item, user: user, context: context)
+    return (.init(file: BundleManifest.listRankerName(bytes), pool: options.listPool), bytes)
+  }
+
   private var isEnsemble: Bool { options.rankers.count > 1 || options.rankers.contains { $0.weight != 1 } }
 
   /// The rankers' files, each of which fits the columns.
@@ -219,7 +241,7 @@ public struct BundleBuilder {
     var paths = ["items.npy", "users.npy", "factors.safetensors", "items.ids", "users.ids"]
       .map { options.factors + "/" + $0 }.filter { FileManager.default.fileExists(atPath: $0) }
     paths += [options.itemColumns, options.userColumns, options.history].compactMap { $0 }
-    paths += options.rankers.map(\.file) + [options.schema].compactMap { $0 }
+    paths += options.rankers.map(\.file) + [options.listRanker, options.schema].compactMap { $0 }
     var files: [BundleManifest.File] = []
     for path in paths {
       let (size, sum) = try SHA256.of(file: path)

@@ -15,7 +15,7 @@ import RankingCore
 
 /// What a process needs of a bundle.
 public enum BundlePart: Sendable, Equatable {
-  /// To route: the user table and the warm-up queries.
+  /// To route: the user table, the warm-up queries, the list ranker.
   case users
   /// To rank.
   case rankers
@@ -27,7 +27,8 @@ extension Bundle {
   public func files(of part: BundlePart) throws(InputError) -> [BundleManifest.File] {
     let names =
       switch part {
-      case .users: [BundleManifest.usersName, BundleManifest.warmupName]
+      case .users:
+        [BundleManifest.usersName, BundleManifest.warmupName] + [manifest.listRanker?.file].compactMap { $0 }
       case .rankers: manifest.weightedRankers.map(\.file)
       case .slice(let shard): [BundleManifest.sliceName(shard)]
       }
@@ -83,8 +84,15 @@ public final class BundleCache: Sendable {
     let place = place(id, name)
     var status = stat()
     guard stat(place, &status) == 0, size.map({ $0 == Int(status.st_size) }) ?? true else { return false }
-    _ = utimensat(AT_FDCWD, place, nil, 0)
+    Self.touch(place)
     return true
+  }
+
+  /// Marks a file as used now: not by the kernel's own clock, which moves in steps of some milliseconds.
+  fileprivate static func touch(_ place: String) {
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    _ = utimensat(AT_FDCWD, place, [now, now], 0)
   }
 
   /// Takes a file away that turned out to be wrong.
@@ -97,6 +105,7 @@ public final class BundleCache: Sendable {
   public func keep(_ bytes: [UInt8], as name: String, of id: ModelVersion) throws(InputError) {
     try makeDirectory(id)
     try AtomicFile.write(bytes, to: place(id, name))
+    Self.touch(place(id, name))
   }
 
   /// A file to be filled, with what has come of it before.
@@ -236,6 +245,7 @@ public final class PartialFile {
     }
     guard fsync(descriptor) == 0 else { throw InputError(file: partial, "cannot be synced: \(systemError())") }
     guard rename(partial, place) == 0 else { throw InputError(file: partial, "cannot be renamed: \(systemError())") }
+    BundleCache.touch(place)
     try syncDirectory(parentDirectory(of: place))
   }
 }

@@ -4,8 +4,8 @@ import RankingCore
 /// `manifest.json`: what a bundle is, and the size and sum of each of its files. Written last, so a directory with a
 /// manifest is whole.
 public struct BundleManifest: Codable, Sendable {
-  /// Without and with an ensemble: a program that does not know of ensembles must not serve one without its rankers.
-  static let formatVersions = 1...2
+  /// 2 with an ensemble, 3 with a list ranker: a program that does not know of them must not serve without them.
+  static let formatVersions = 1...3
   public static let fileName = "manifest.json"
   static let hash = "xxh64"
 
@@ -36,6 +36,10 @@ public struct BundleManifest: Codable, Sendable {
     public var file: String
     public var weight: Double
   }
+  public struct ListRankerEntry: Codable, Sendable {
+    public var file: String
+    public var pool: Int
+  }
   public struct Lineage: Codable, Sendable {
     public var inputs: [File]
   }
@@ -53,6 +57,8 @@ public struct BundleManifest: Codable, Sendable {
   public var ranker: String?
   /// The rankers whose weighted scores are added, in that order; a manifest of format version 2 has them.
   public var rankers: [RankerEntry]?
+  /// What re-ranks merged lists; a manifest of format version 3 has it.
+  public var listRanker: ListRankerEntry?
   public var files: [File]
   public var lineage: Lineage
   public var createdAt: String
@@ -74,6 +80,7 @@ public struct BundleManifest: Codable, Sendable {
     let type = LightGBMFile.isOne(bytes) ? "txt" : MLPFile.isOne(bytes) ? "safetensors" : "json"
     return "ranker" + (place.map { "-\($0)" } ?? "") + "." + type
   }
+  static func listRankerName(_ bytes: [UInt8]) -> String { LightGBMFile.isOne(bytes) ? "list.txt" : "list.json" }
   /// A model of a thousand trees of a hundred leaves is some 10 MiB.
   static let rankerBytesMax = 256 << 20
 
@@ -105,6 +112,9 @@ public struct BundleManifest: Codable, Sendable {
     else { throw InputError(file: path, "items_per_shard does not fit shards \(manifest.shards)") }
     guard (1...RequestLimit.vectorDimension).contains(manifest.dimension) else {
       throw InputError(file: path, "dimension \(manifest.dimension) is not in 1 to \(RequestLimit.vectorDimension)")
+    }
+    if let pool = manifest.listRanker?.pool, !ListRanking.poolRange.contains(pool) {
+      throw InputError(file: path, "list_ranker.pool \(pool) is not in 1 to \(ListRanking.poolRange.upperBound)")
     }
     let columns = manifest.schema.item + manifest.schema.user + manifest.schema.context
     for column in columns where column.column == nil {

@@ -44,7 +44,7 @@ public enum RankerModel {
 }
 
 enum RankerFile {
-  private struct File: Codable {
+  struct File: Codable {
     struct Term: Codable {
       var feature: String
       var weight: Double
@@ -67,23 +67,13 @@ enum RankerFile {
     if MLPFile.isOne(bytes) {
       return try bind(try MLPFile.parse(bytes, path: path), path: path, item: item, user: user, context: context)
     }
-    let file: File
-    do { file = try JSONDecoder().decode(File.self, from: Data(bytes)) } catch {
-      throw InputError(
-        file: path, "is no LightGBM text model, XGBoost JSON model, safetensors network or linear ranker: \(error)")
-    }
-    guard file.type == "linear" else {
-      throw InputError(file: path, "type \"\(file.type)\" is not supported; allowed: \"linear\"")
-    }
+    let file = try linear(bytes, path: path)
     var terms: [LinearRanker.Term] = []
     var unknown: [String] = []
     for term in file.terms {
       guard let source = source(of: term.feature, item, user, context, allowsCategories: false) else {
         unknown.append(term.feature)
         continue
-      }
-      guard term.weight.isFinite, term.missing?.isFinite ?? true else {
-        throw InputError(file: path, "feature \"\(term.feature)\": its weight is not finite")
       }
       terms.append(LinearRanker.Term(source, weight: term.weight, missing: term.missing ?? 0))
     }
@@ -100,6 +90,21 @@ enum RankerFile {
     } catch {
       throw InputError(file: path, "\(error)")
     }
+  }
+
+  static func linear(_ bytes: [UInt8], path: String) throws(InputError) -> File {
+    let file: File
+    do { file = try JSONDecoder().decode(File.self, from: Data(bytes)) } catch {
+      throw InputError(
+        file: path, "is no LightGBM text model, XGBoost JSON model, safetensors network or linear ranker: \(error)")
+    }
+    guard file.type == "linear" else {
+      throw InputError(file: path, "type \"\(file.type)\" is not supported; allowed: \"linear\"")
+    }
+    for term in file.terms where !term.weight.isFinite || !(term.missing?.isFinite ?? true) {
+      throw InputError(file: path, "feature \"\(term.feature)\": its weight is not finite")
+    }
+    return file
   }
 
   /// Trees with the features that they ask for. Those that no tree asks for need not be in the schema.
@@ -176,7 +181,7 @@ enum RankerFile {
       .prefix(50).joined(separator: ", ")
   }
 
-  private static func source(
+  static func source(
     of feature: String, _ item: [Column], _ user: [Column], _ context: [Column], allowsCategories: Bool
   ) -> FeatureSource? {
     if feature == "retrieval_score" { return .retrievalScore }

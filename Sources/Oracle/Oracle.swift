@@ -37,17 +37,20 @@ public final class Oracle {
   }
   /// Whose scores, times their weights, are added; none = the retrieval score.
   private let rankers: [(ranker: Ranker, weight: Double)]
+  private let listRanker: (ranker: Ranker, pool: Int)?
 
   public init(bundle path: String) throws {
     bundle = try Bundles.Bundle.open(path)
     release = try bundle.release()
-    rankers = try bundle.manifest.weightedRankers.map { entry in
-      let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + entry.file))
-      if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) { return (.trees(trees), entry.weight) }
-      if let trees = PlainXGBoost(data) { return (.xgboost(trees), entry.weight) }
-      if let network = PlainMLP(data) { return (.mlp(network), entry.weight) }
-      return (.linear(try JSONDecoder().decode(LinearFile.self, from: data)), entry.weight)
+    func ranker(_ file: String) throws -> Ranker {
+      let data = try Data(contentsOf: URL(fileURLWithPath: path + "/" + file))
+      if let trees = PlainTrees(String(decoding: data, as: UTF8.self)) { return .trees(trees) }
+      if let trees = PlainXGBoost(data) { return .xgboost(trees) }
+      if let network = PlainMLP(data) { return .mlp(network) }
+      return .linear(try JSONDecoder().decode(LinearFile.self, from: data))
     }
+    rankers = try bundle.manifest.weightedRankers.map { (try ranker($0.file), $0.weight) }
+    listRanker = try bundle.manifest.listRanker.map { (try ranker($0.file), $0.pool) }
     for shard in 0..<bundle.manifest.shards { shards.append(try items(ShardID(shard))) }
   }
 
@@ -181,13 +184,13 @@ public final class Oracle {
     }
     all = Self.sorted(all)
     if let diversity = request.diversity { all = capped(all, diversity) }
-    if case .retrieve = request.kind { all = Array(all.prefix(request.k)) }
     if case .rank(let wanted) = request.kind, request.minScore == nil, request.filter == nil {
       let there = Set(all.map(\.item.id)).union(request.exclude)
       unknown += wanted.filter {
         !there.contains($0) && speaking.contains(ShardID.owner(of: $0, shards: shards.count).index)
       }
     }
+    all = reranked(all, request, userValues, context)
     var list = ScoredList()
     for (item, score) in all {
       Array(item.id.utf8).withUnsafeBytes {
@@ -195,7 +198,8 @@ public final class Oracle {
       }
     }
     if request.explain {
-      try ContributionLayout(release).check(items: request.k)
+      let pool = max(request.k, listRanker?.pool ?? 0, request.marginalRelevance?.pool ?? 0)
+      if case .retrieve = request.kind { try ContributionLayout(release).check(items: pool) }
       list.explanations = explained(all.map { (item: $0.item, retrieval: Self.dot($0.item.vector, query)) }) { entry in
         account(entry.item, entry.retrieval, userValues, context)
       }
@@ -207,6 +211,35 @@ public final class Oracle {
       quality: Double(r) / Double(request.candidatesAsked), unknown: unknown, requestID: request.requestID, took: .zero)
     if request.explain { answer.contributionNames = ContributionLayout.names(release) }
     return answer
+  }
+
+  /// What is done to the list as a whole, and its end cut off.
+  private func reranked(
+    _ items: [(item: Item, score: Float)], _ request: RankingRequest, _ user: [Float], _ context: [Float]
+  ) -> [(item: Item, score: Float)] {
+    var items = items
+    var wanted = request.k
+    if case .rank = request.kind { wanted = items.count }
+    if let (ranker, pool) = listRanker {
+      items = Array(items.prefix(max(wanted, pool)))
+      let scores = items.map(\.score)
+      func share(_ column: String) -> [Float] { items.map { value("item." + column, $0.item, 0, user, context) } }
+      items = Self.sorted(
+        items.enumerated().compactMap { index, entry in
+          let score = plainScore(ranker) { name in
+            PlainList.feature(name, of: index, scores: scores, share: share) {
+              value($0, entry.item, 0, user, context)
+            }
+          }
+          return score.map { (entry.item, $0) }
+        })
+    }
+    if let rule = request.marginalRelevance {
+      items = Array(items.prefix(max(wanted, rule.pool)))
+      let vectors = items.map { Array($0.item.vector.prefix(release.dimension)) }
+      items = PlainList.marginal(rule, k: wanted, scores: items.map(\.score), vectors: vectors).map { items[$0] }
+    }
+    return Array(items.prefix(wanted))
   }
 
   /// The accounts as columns, each number in the place of its name.
@@ -363,7 +396,10 @@ public final class Oracle {
   private func rank(
     _ item: Item, _ retrieval: Float, _ ranker: Ranker, _ user: [Float], _ context: [Float]
   ) -> Float? {
-    func value(_ feature: String) -> Float { self.value(feature, item, retrieval, user, context) }
+    plainScore(ranker) { value($0, item, retrieval, user, context) }
+  }
+
+  private func plainScore(_ ranker: Ranker, _ value: (String) -> Float) -> Float? {
     let linear: LinearFile
     switch ranker {
     case .trees(let trees): return trees.score(value)

@@ -25,6 +25,10 @@ public struct ScoreQuery: Sendable, Equatable {
   public var cap: GroupCap?
   /// Whether the reply says what each score is made of.
   public var explain = false
+  /// Whether the reply has the items' vectors.
+  public var wantsVectors = false
+  /// Item columns whose values the reply has.
+  public var wantedColumns: [Int] = []
   /// One per user column of the release; NaN = missing.
   public var userValues: [Float]
   /// One per context column of the release; NaN = missing.

@@ -88,6 +88,8 @@ public struct Release: Sendable {
   public var coldStart: [Float]
   public var users: any UserDirectory
   public var rehearsals: [Rehearsal] = []
+  /// What re-ranks merged lists; `nil` = nothing does.
+  public var listRanker: (any ListRanker)?
 
   public init(
     id: ModelVersion, dimension: Int, itemsPerShard: [UInt64], userColumns: [Column], contextColumns: [Column],

@@ -66,6 +66,7 @@ public struct RankingRequest: Sendable, Equatable {
   /// `nil` = every item.
   public var filter: Filter?
   public var diversity: Diversity?
+  public var marginalRelevance: MarginalRelevance?
   /// Whether the answer says what each score is made of.
   public var explain: Bool
   public var timeout: Duration?
@@ -100,7 +101,8 @@ public struct RankingRequest: Sendable, Equatable {
     a.kind == b.kind && a.subject == b.subject && a.model == b.model && a.version == b.version && a.k == b.k
       && a.candidates == b.candidates && a.excludeSeen == b.excludeSeen && a.exclude == b.exclude
       && a.context.elementsEqual(b.context, by: { $0.name == $1.name && $0.value == $1.value })
-      && a.minScore == b.minScore && a.filter == b.filter && a.diversity == b.diversity && a.timeout == b.timeout
+      && a.minScore == b.minScore && a.filter == b.filter && a.diversity == b.diversity
+      && a.marginalRelevance == b.marginalRelevance && a.timeout == b.timeout
       && a.explain == b.explain && a.minCoverage == b.minCoverage
       && a.earlyAt == b.earlyAt && a.sticky == b.sticky && a.session == b.session && a.priority == b.priority
       && a.requestID == b.requestID

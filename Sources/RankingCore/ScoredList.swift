@@ -35,6 +35,9 @@ public struct ScoredList: Sendable, Equatable {
   public var ids = TextColumn()
   /// The items' groups, where a cap was asked for; NaN = none. Else empty.
   public var groups: [Float] = []
+  /// Item after item, where they were asked for: vectors, and values of columns (NaN = missing). Else empty.
+  public var vectors: [Float] = []
+  public var values: [Float] = []
   /// Of all items, where they were asked for.
   public var explanations: Explanations?
 
@@ -53,8 +56,9 @@ public struct ScoredList: Sendable, Equatable {
 
   /// NaN is no group, wherever it comes from: lists are equal when their items' groups are.
   public static func == (a: ScoredList, b: ScoredList) -> Bool {
-    a.ordinals == b.ordinals && a.scores == b.scores && a.ids == b.ids
-      && a.groups.elementsEqual(b.groups) { $0 == $1 || ($0.isNaN && $1.isNaN) } && a.explanations == b.explanations
+    func alike(_ a: [Float], _ b: [Float]) -> Bool { a.elementsEqual(b) { $0 == $1 || ($0.isNaN && $1.isNaN) } }
+    return a.ordinals == b.ordinals && a.scores == b.scores && a.ids == b.ids && alike(a.groups, b.groups)
+      && a.vectors == b.vectors && alike(a.values, b.values) && a.explanations == b.explanations
   }
 
   /// Whether the columns have one length, no score is NaN and the order is the total order: what a reply from another

@@ -82,6 +82,8 @@ final class Flight: @unchecked Sendable {
   /// Which of each shard's replicas is asked; nil = the best.
   var replica: Int?
   var hasNaN = false
+  /// How many items the answer has at most; legs may owe more, to choose from.
+  var wanted = 0
   var release: ModelVersion
   var start = Instant(nanoseconds: 0)
   /// When the answer is put together with what is there.
@@ -141,6 +143,9 @@ final class Flight: @unchecked Sendable {
     query.release = release.id
     query.mode = mode
     query.k = limit
+    query.wantsVectors = false
+    query.wantedColumns.removeAll(keepingCapacity: true)
+    wanted = limit
     query.candidates = request.candidatesAsked
     query.minScore = request.minScore
     query.explain = request.explain
@@ -231,7 +236,7 @@ final class Flight: @unchecked Sendable {
     for index in shards.indices where !shards[index].isSettled { miss(ShardID(index), .timeout) }
   }
 
-  var origin: Router.Origin { Router.Origin(release: release, wanted: query.k, hasNaN: hasNaN, startedAt: start) }
+  var origin: Router.Origin { Router.Origin(release: release, wanted: wanted, hasNaN: hasNaN, startedAt: start) }
   var isSettled: Bool { unsettled == 0 }
   /// The share of the items in `count` of them; 1 exactly for all.
   private func share(_ count: UInt64) -> Double {

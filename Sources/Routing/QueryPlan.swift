@@ -6,6 +6,7 @@ import RankingCore
 extension Flight {
   /// What the request's subject means in `release`, as far as it can be said without asking workers.
   func resolveSubject(_ release: Release) throws(RankingError) {
+    try planPool(release)
     if query.explain { try ContributionLayout(release).check(items: query.k) }
     query.contextValues = release.contextValues(request.context)
     query.cap =
@@ -44,6 +45,23 @@ extension Flight {
       phase = .lookingUp
       for id in lookupIDs { need(ShardID.owner(of: id, shards: shards.count).index) }
     }
+  }
+
+  /// Phases over the merged list choose from more than the answer has, and look at more than scores.
+  private func planPool(_ release: Release) throws(RankingError) {
+    var pool = wanted
+    if let ranker = release.listRanker {
+      query.wantedColumns = ranker.columns
+      pool = max(pool, ranker.pool)
+    }
+    if let relevance = request.marginalRelevance {
+      try relevance.check(k: wanted, dimension: release.dimension)
+      query.wantsVectors = true
+      pool = max(pool, relevance.pool)
+    }
+    guard case .retrieve = request.kind, pool > wanted else { return }
+    query.k = pool
+    merged.begin(limit: pool)
   }
 
   /// All vectors are there (or do not exist): makes the query of them.

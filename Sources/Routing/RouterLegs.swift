@@ -201,6 +201,9 @@ extension Router {
       && reply.shards.allSatisfy(flight.legShards[leg.shards].contains)
       && reply.items.count <= flight.query.k && reply.items.isWellFormed
       && reply.items.groups.count == (flight.query.cap == nil ? 0 : reply.items.count)
+      && reply.items.vectors.count
+        == (flight.query.wantsVectors ? reply.items.count * catalog[flight.entry].release.dimension : 0)
+      && reply.items.values.count == reply.items.count * flight.query.wantedColumns.count
       && hasExplanations(reply.items, for: flight)
   }
 

@@ -36,7 +36,7 @@ extension Router {
     deadlines.insert(DeadlineHeap.Entry(at: now + .nanoseconds(wait), flight: flight.id, purpose: .merge))
   }
 
-  private func outcome(_ flight: Flight, now: Instant) -> Result<Answer, RankingError> {
+  private mutating func outcome(_ flight: Flight, now: Instant) -> Result<Answer, RankingError> {
     let coverage = flight.coverage
     guard coverage.answered > 0 else {
       let isRefusal = coverage.missing.allSatisfy { $0.reason == .overloaded }
@@ -54,10 +54,11 @@ extension Router {
     }
     var unknown = flight.unknown
     if let cap = flight.query.cap { flight.merged.cap(cap, limit: flight.query.k) }
-    let (entries, lists) = flight.merged.take()
+    var (entries, lists) = flight.merged.take()
     if case .rank(let items) = flight.request.kind {
       unknown += Self.unranked(items, flight, coverage, entries, lists)
     }
+    rerank(&entries, of: lists, flight)
     var answer = Answer(
       release: flight.release, entries: entries, lists: lists, coldStart: flight.coldStart, coverage: coverage,
       candidates: flight.query.candidates,
@@ -67,6 +68,42 @@ extension Router {
       answer.contributionNames = ContributionLayout.names(catalog[flight.entry].release)
     }
     return .success(answer)
+  }
+
+  /// What is done to the list as a whole, and its end cut off.
+  private mutating func rerank(_ entries: inout [Answer.Entry], of lists: [ScoredList], _ flight: Flight) {
+    let release = catalog[flight.entry].release
+    func cut(_ count: Int) { if entries.count > count { entries.removeLast(entries.count - count) } }
+    if let ranker = release.listRanker, !entries.isEmpty {
+      cut(max(flight.wanted, ranker.pool))
+      let width = flight.query.wantedColumns.count
+      var items = MergedItems(
+        scores: entries.map(\.item.score), values: [], userValues: flight.query.userValues,
+        contextValues: flight.query.contextValues)
+      items.values.reserveCapacity(entries.count * width)
+      for entry in entries {
+        items.values += lists[Int(entry.list)].values[Int(entry.position) * width..<(Int(entry.position) + 1) * width]
+      }
+      let scores = ranker.scores(of: items)
+      for index in entries.indices { entries[index].item.score = scores[index] }
+      let count = entries.count
+      entries.removeAll { !$0.item.score.isFinite }
+      if entries.count < count {
+        counters.droppedNaN += UInt64(count - entries.count)
+        flight.hasNaN = true
+      }
+      entries.sort { $0.item.precedes($1.item) }
+    }
+    if let relevance = flight.request.marginalRelevance {
+      cut(max(flight.wanted, relevance.pool))
+      let dimension = release.dimension
+      let order = relevance.order(scores: entries.map(\.item.score), k: flight.wanted, dimension: dimension) { index in
+        let (list, position) = (Int(entries[index].list), Int(entries[index].position))
+        return lists[list].vectors[position * dimension..<(position + 1) * dimension]
+      }
+      entries = order.map { entries[$0] }
+    }
+    cut(flight.wanted)
   }
 
   /// The items to rank that no worker knew, of the shards that answered. Items that were left out for another reason

@@ -36,6 +36,12 @@ public enum LegParts {
         guard taken.takes(items.groups[place]) else { continue }
         list.groups.append(items.groups[place])
       }
+      func copy(_ from: [Float], _ to: inout [Float]) {
+        let width = from.count / max(1, items.count)
+        to += from[place * width..<(place + 1) * width]
+      }
+      copy(items.vectors, &list.vectors)
+      copy(items.values, &list.values)
       items.ids.bytes.withUnsafeBytes {
         list.append(items[place], id: UnsafeRawBufferPointer(rebasing: $0[items.ids.range(place)]))
       }

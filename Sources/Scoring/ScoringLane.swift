@@ -93,6 +93,7 @@ final class ScoringLane {
   ) -> Result<ScoreReply, CallFailure> {
     guard let (request, holding) = leg else { preconditionFailure("a reply without a leg") }
     var items = merged.list(request.tasks, holding, cap: request.query.cap, limit: limit)
+    addDetails(to: &items, request, holding)
     if request.query.explain, items.count > 0 {
       do throws(CallFailure) {
         items.explanations = try LegExplanation.make(
@@ -106,6 +107,21 @@ final class ScoringLane {
         release: holding.release,
         shards: part.map { $0.map { request.tasks[$0].shard } } ?? request.tasks.map(\.shard), items: items,
         droppedNaN: dropped))
+  }
+
+  /// What phases over the whole list will look at.
+  private func addDetails(to items: inout ScoredList, _ request: ScoreRequest, _ holding: HostedRelease) {
+    let query = request.query
+    guard query.wantsVectors || !query.wantedColumns.isEmpty else { return }
+    if query.wantsVectors { items.vectors.reserveCapacity(items.count * holding.dimension) }
+    for entry in merged.listed(items.count) {
+      guard let slice = holding.slice(request.tasks[Int(entry.task)].shard) else { continue }
+      if query.wantsVectors {
+        let start = Int(entry.row) * slice.stride
+        items.vectors += slice.vectors[start..<start + holding.dimension]
+      }
+      for column in query.wantedColumns { items.values.append(slice.columns[column].values[Int(entry.row)]) }
+    }
   }
 
   // MARK: Phase 1
@@ -237,6 +253,12 @@ final class ScoringLane {
         guard 0..<columns ~= cap.column, cap.max >= 1 else {
           return "the cap does not fit \(holding.release): column \(cap.column) of \(columns), at most \(cap.max)"
         }
+      }
+    }
+    for column in query.wantedColumns {
+      for task in request.tasks {
+        let columns = holding.slice(task.shard)?.columns.count ?? 0
+        guard column < columns else { return "column \(column) is asked for, \(holding.release) has \(columns)" }
       }
     }
     if let filter = query.filter {

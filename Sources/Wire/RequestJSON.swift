@@ -10,10 +10,10 @@ public enum PublicAPI: String, Sendable, CaseIterable {
     "sticky", "session", "filter", "explain",
   ]
   private static let recommendFields =
-    ["user", "vector", "recent_items", "k", "exclude_seen", "exclude", "diversity"] + common
+    ["user", "vector", "recent_items", "k", "exclude_seen", "exclude", "diversity", "mmr"] + common
   private static let rankFields =
     ["items", "user", "vector", "recent_items", "exclude_seen", "exclude"] + common
-  private static let similarFields = ["item", "k", "exclude", "diversity"] + common
+  private static let similarFields = ["item", "k", "exclude", "diversity", "mmr"] + common
   var fields: [String] {
     switch self {
     case .recommend: Self.recommendFields
@@ -136,6 +136,7 @@ struct RequestParser {
     case "context": try context(key)
     case "filter": request.filter = try filter()
     case "diversity": request.diversity = try diversity()
+    case "mmr": request.marginalRelevance = try marginalRelevance()
     case "explain": request.explain = try boolean(key)
     default: preconditionFailure("\(key) is among the fields of \(api) and is not read")
     }

@@ -28,6 +28,8 @@ extension ScoreRequest {
       }
     }
     writer.bool(13, query.explain)
+    writer.bool(14, query.wantsVectors)
+    for column in query.wantedColumns { writer.member(15, UInt64(column)) }
     for step in query.filter?.steps ?? [] { writer.message(11) { Self.encode(step, into: &$0) } }
   }
 
@@ -133,6 +135,12 @@ extension ScoreRequest {
           throw .outOfRange(field: 11, "more than \(FilterProgram.stepsMax) steps")
         }
       case 13: query.explain = try reader.bool()
+      case 14: query.wantsVectors = try reader.bool()
+      case 15:
+        guard query.wantedColumns.count < WireLimit.itemColumns else {
+          throw .outOfRange(field: 15, "more than \(WireLimit.itemColumns) columns")
+        }
+        query.wantedColumns.append(try reader.count(in: 0...WireLimit.itemColumns))
       default: try reader.skip()
       }
     }
@@ -179,6 +187,8 @@ extension ScoreReply {
     writer.uint(7, UInt64(droppedNaN))
     writer.packed(8, items.ids.ends)
     writer.packed(9, items.groups)
+    writer.packed(14, items.vectors)
+    writer.packed(15, items.values)
     guard let explanations = items.explanations else { return }
     writer.packed(10, explanations.retrieval)
     writer.packed(11, explanations.raw)
@@ -201,6 +211,8 @@ extension ScoreReply {
       case 7: reply.droppedNaN = try reader.count(in: 0...Int(Int32.max))
       case 8: try reader.packed(into: &reply.items.ids.ends)
       case 9: try reader.packed(into: &reply.items.groups)
+      case 14: try reader.packed(into: &reply.items.vectors)
+      case 15: try reader.packed(into: &reply.items.values)
       case 10: try reader.packed(into: &retrieval)
       case 11: try reader.packed(into: &raw)
       case 12: try reader.packed(into: &outputs)
@@ -209,6 +221,7 @@ extension ScoreReply {
       }
     }
     guard reply.items.ids.hasEnds(lengths: itemIDLengthRange) else { throw .outOfRange(field: 8, "an id's length") }
+    guard reply.items.vectors.allSatisfy(\.isFinite) else { throw .outOfRange(field: 14, "not finite") }
     guard reply.items.ids.isText else { throw .invalidUTF8(field: 6) }
     if !(retrieval.isEmpty && raw.isEmpty && outputs.isEmpty && contributions.isEmpty) {
       reply.items.explanations = Explanations(

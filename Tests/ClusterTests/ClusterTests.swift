@@ -37,7 +37,7 @@ import Wire
   @Test(arguments: [
     (1, TestBundle.Ranking.none, 1500), (3, .linear, 1500), (4, .none, 40_000), (7, .linear, 1500), (2, .trees, 1500),
     (3, .trees, 40_000), (3, .plain, 1500), (2, .plain, 40_000), (3, .mlp, 1500), (2, .mlp, 40_000),
-    (3, .ensemble, 1500),
+    (3, .ensemble, 1500), (3, .listLinear, 1500), (2, .listTrees, 40_000),
   ])
   func answersEqualTheOraclesBitForBit(workers: Int, ranking: TestBundle.Ranking, items: Int) throws {
     let bundle = try TestBundle(ranking, itemCount: items)

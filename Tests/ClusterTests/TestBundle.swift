@@ -21,7 +21,8 @@ final class TestBundle {
   var store: String { directory + "/store" }
   static let dimension = 24
 
-  enum Ranking: Sendable { case none, plain, linear, trees, mlp, ensemble }
+  /// The last two have a list ranker, too: a linear one over an ensemble, trees over retrieval alone.
+  enum Ranking: Sendable { case none, plain, linear, trees, mlp, ensemble, listLinear, listTrees }
 
   convenience init(ranked: Bool) throws { try self.init(ranked ? .linear : .none) }
 
@@ -78,21 +79,66 @@ final class TestBundle {
       options.schema = directory + "/schema.json"
       options.rankers =
         switch ranking {
-        case .none, .plain: []
+        case .none, .plain, .listTrees: []
         case .linear: [RankerInput(linearFile)]
         case .trees: [RankerInput(treesFile)]
         case .mlp: [RankerInput(networkFile)]
-        case .ensemble:
+        case .ensemble, .listLinear:
           [
             RankerInput(treesFile, weight: 0.75), RankerInput(networkFile), RankerInput(linearFile, weight: -0.1),
           ]
         }
+    }
+    switch ranking {
+    case .listLinear:
+      options.listRanker = directory + "/list.json"
+      options.listPool = 70
+      try AtomicFile.write(Array(Self.listLinear.utf8), to: options.listRanker ?? "")
+    case .listTrees:
+      options.listRanker = directory + "/list.txt"
+      options.listPool = 25
+      try AtomicFile.write(Array(Self.listTrees.utf8), to: options.listRanker ?? "")
+    default: break
     }
     hasColumns = ranking != .none
     self.options = options
     _ = try BundleBuilder(options).build(rehearse: GoldenAnswers().lines)
     oracle = try Oracle(bundle: directory + "/store/home/v1")
   }
+  /// What is frequent in the list, and what is dear, sinks; a gap that is absurd gives no score.
+  private static let listLinear = """
+    {"type": "linear", "intercept": 0.25, "terms": [{"feature": "list.score", "weight": 0.5},
+     {"feature": "list.share.kind", "weight": -3, "missing": 0.5}, {"feature": "list.rank", "weight": 0.013},
+     {"feature": "list.gap", "weight": -0.1}, {"feature": "item.price", "weight": 0.02, "missing": 11},
+     {"feature": "context.hour", "weight": 0.01}]}
+    """
+  private static let listTrees = """
+    tree
+    version=v4
+    num_class=1
+    num_tree_per_iteration=1
+    max_feature_idx=2
+    objective=lambdarank
+    feature_names=list.gap item.price list.share.kind
+    feature_infos=none none none
+
+    Tree=0
+    num_leaves=4
+    num_cat=0
+    split_feature=0 1 2
+    threshold=2.5 20.000000000000004 0.25
+    decision_type=2 8 8
+    left_child=1 -1 -2
+    right_child=2 -3 -4
+    leaf_value=0.125 -0.25 0.5 1.75
+    leaf_count=211 97 3 410
+    is_linear=0
+    shrinkage=1
+
+
+    end of trees
+
+    """
   /// Two trees as LightGBM writes them: on the price (missing goes right), the retrieval score and the hour.
   private static let trees = """
     tree
@@ -159,6 +205,9 @@ final class TestBundle {
       let field = ["kind", "price", "new"][generator.below(3)]
       let diversity = #","diversity":{"field":"\#(field)","max":\#(1 + generator.below(4))}"#
       let isDiverse = hasColumns && generator.below(3) == 0
+      if generator.below(4) == 0, index % 12 != 11 {
+        fields.append("\"mmr\":{\"lambda\":0.\(generator.below(10)),\"pool\":\(1 + generator.below(120))}")
+      }
       switch index % 6 {
       case 0, 1: fields.append("\"user\":\"\(users[generator.below(users.count)])\"")
       case 2: fields.append("\"user\":\"stranger\"")

@@ -63,6 +63,10 @@ import Testing
       #"{"user":"a","diversity":{"field":"f","min":1}}"#,
       "\"diversity\" must be an object of \"field\" and \"max\"; \"min\" is neither"
     ),
+    (#"{"user":"a","mmr":0.5}"#, "\"mmr\" must be an object of \"lambda\" and, if it is not 100, \"pool\""),
+    (#"{"user":"a","mmr":{"pool":9}}"#, "\"mmr\" must be an object of \"lambda\" and, if it is not 100, \"pool\""),
+    (#"{"user":"a","mmr":{"lambda":1.5}}"#, "\"mmr.lambda\" must be a number, 0.0 to 1.0"),
+    (#"{"user":"a","mmr":{"lambda":0.5,"pool":501}}"#, "\"mmr.pool\" must be a whole number, 1 to 500"),
     (#"{"user":"a","explain":1}"#, "\"explain\" must be true or false"),
     (#"{"user":"a","user":"b"}"#, "\"user\" is there twice"),
     (#"{"user":"a"} x"#, "the body is not valid JSON: something follows the value (byte 13)"),

@@ -148,7 +148,7 @@ import Wire
     let cases: [([UInt8], WireError)] = [
       ([0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F], .truncated),
       ([0x0A] + [UInt8](repeating: 0xFF, count: 10) + [1], .varintTooLong),
-      ([0x00], .badKey), ([0x7B], .badKey), ([0x08, 0x01], .wrongWireType(field: 1)),
+      ([0x00], .badKey), ([0x83, 0x01], .badKey), ([0x08, 0x01], .wrongWireType(field: 1)),
       ([0x0A, 2, 0xC3, 0x28], .invalidUTF8(field: 1)),
       ([0x1A, 6, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01], .outOfRange(field: 3, "68719476735 needs 32 bits")),
     ]

@@ -33,6 +33,9 @@ extension Command {
         "LightGBM, XGBoost, network or linear; several add up; "
           + "needs --schema"
       ).repeated,
+      .text("global", "FILE", "re-ranks merged lists: LightGBM, XGBoost or linear, over list.* features"),
+      .integer(
+        "global-pool", "how many items it is shown", in: ListRanking.poolRange, standard: ListRanking.poolDefault),
       .text("schema", "FILE", "names and kinds of item, user and context columns, JSON"),
     ],
     run: { call in
@@ -45,6 +48,8 @@ extension Command {
       options.userColumns = call.optional("user-columns")
       options.history = call.optional("history")
       options.rankers = call.texts("ranker").map { RankerInput(parsing: $0) }
+      options.listRanker = call.optional("global")
+      options.listPool = call.integer("global-pool")
       options.schema = call.optional("schema")
       let progress = ProgressLine("bundle")
       let golden = GoldenAnswers()
@@ -81,6 +86,7 @@ extension Command {
       let rankers = manifest.weightedRankers.map { $0.weight == 1 ? $0.file : "\($0.weight) × \($0.file)" }
       print(
         "ranker     \(rankers.isEmpty ? "none: the retrieval score is the score" : rankers.joined(separator: " + "))")
+      if let global = manifest.listRanker { print("global     \(global.file), over the best \(global.pool)") }
       for (name, columns) in [
         ("item", manifest.schema.item), ("user", manifest.schema.user), ("context", manifest.schema.context),
       ] where !columns.isEmpty {
