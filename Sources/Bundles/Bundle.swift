@@ -88,6 +88,7 @@ public final class Bundle: Sendable {
       id: manifest.release, dimension: manifest.dimension, itemsPerShard: manifest.itemsPerShard.map { UInt64($0) },
       userColumns: userColumns, contextColumns: contextColumns, coldStart: users.coldStart, users: users)
     release.itemColumns = itemColumns
+    release.wantsRecent = manifest.recentFeatures ?? false
     release.listRanker = try listRanker()
     release.bytesPerShard = try (0..<manifest.shards).map { (shard) throws(InputError) in
       UInt64(try manifest.file(BundleManifest.sliceName(ShardID(shard)), in: path).size)
@@ -97,6 +98,15 @@ public final class Bundle: Sendable {
 
   /// The version's ranker, checked against the manifest and bound to the schema.
   public func ranker() throws(InputError) -> Ranker {
+    let ranker = try boundRanker()
+    // Coordinators go by the manifest.
+    guard ranker.usesRecent == manifest.recentFeatures ?? false else {
+      throw InputError(file: path + "/" + BundleManifest.fileName, "recent_features does not fit the ranker")
+    }
+    return ranker
+  }
+
+  private func boundRanker() throws(InputError) -> Ranker {
     guard let rankers = manifest.rankers else {
       return if let name = manifest.ranker { try ranker(name) } else { .none }
     }

@@ -66,7 +66,7 @@ public struct BundleBuilder {
     let itemTable = try columns(options.itemColumns, schema?.item, items.ids.count, itemRows)
     let userTable = try columns(options.userColumns, schema?.user, users.ids.count, userRows)
     let context = schema?.context ?? []
-    let rankers = try rankers(hasSchema: schema != nil, itemTable.columns, userTable.columns, context)
+    let (rankers, usesRecent) = try rankers(hasSchema: schema != nil, itemTable.columns, userTable.columns, context)
     let listRanker = try listRanker(hasSchema: schema != nil, itemTable.columns, userTable.columns, context)
     let (history, ignoredHistory) = try loadHistory(userRows, itemRows, users: users.ids.count)
 
@@ -98,7 +98,7 @@ public struct BundleBuilder {
         item: itemTable.columns.map { .init($0) }, user: userTable.columns.map { .init($0) },
         context: context.map { .init($0) }),
       ranker: isEnsemble ? nil : rankers.first?.entry.file, rankers: isEnsemble ? rankers.map(\.entry) : nil,
-      listRanker: listRanker?.entry,
+      recentFeatures: usesRecent ? true : nil, listRanker: listRanker?.entry,
       files: files, lineage: .init(inputs: try inputs()),
       createdAt: ISO8601DateFormatter().string(from: Date()))
     try write(manifest, into: output.temporary)
@@ -198,8 +198,9 @@ public struct BundleBuilder {
   /// The rankers' files, each of which fits the columns.
   private func rankers(
     hasSchema: Bool, _ item: [Column], _ user: [Column], _ context: [Column]
-  ) throws(InputError) -> [(entry: BundleManifest.RankerEntry, bytes: [UInt8])] {
+  ) throws(InputError) -> (files: [(entry: BundleManifest.RankerEntry, bytes: [UInt8])], usesRecent: Bool) {
     var rankers: [(entry: BundleManifest.RankerEntry, bytes: [UInt8])] = []
+    var usesRecent = false
     guard options.rankers.count <= RankerEnsemble.membersMax else {
       throw InputError(
         file: options.rankers[RankerEnsemble.membersMax].file,
@@ -211,11 +212,12 @@ public struct BundleBuilder {
       }
       guard input.weight.isFinite else { throw InputError(file: input.file, "weight \(input.weight) is not finite") }
       let bytes = try InputFile.readAll(path: input.file, limit: BundleManifest.rankerBytesMax)
-      _ = try RankerFile.parse(bytes, path: input.file, item: item, user: user, context: context)
+      let ranker = try RankerFile.parse(bytes, path: input.file, item: item, user: user, context: context)
+      if ranker.usesRecent { usesRecent = true }
       let name = BundleManifest.rankerName(bytes, place: isEnsemble ? place : nil)
       rankers.append((BundleManifest.RankerEntry(file: name, weight: input.weight), bytes))
     }
-    return rankers
+    return (rankers, usesRecent)
   }
 
   /// Per user the rows of the items the user had, ascending, each once.

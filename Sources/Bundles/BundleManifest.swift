@@ -57,6 +57,8 @@ public struct BundleManifest: Codable, Sendable {
   public var ranker: String?
   /// The rankers whose weighted scores are added, in that order; a manifest of format version 2 has them.
   public var rankers: [RankerEntry]?
+  /// Whether a ranker looks at recent items.
+  public var recentFeatures: Bool?
   /// What re-ranks merged lists; a manifest of format version 3 has it.
   public var listRanker: ListRankerEntry?
   public var files: [File]

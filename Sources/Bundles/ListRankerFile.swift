@@ -63,7 +63,7 @@ enum ListRankerFile {
         case .item(let column): return .item(place(of: column))
         case .user(let column): return .user(column)
         case .context(let column): return .context(column)
-        case .retrievalScore, nil: break
+        case .retrievalScore, .recent, nil: break
         }
       }
       if !unknown.contains(feature) { unknown.append(feature) }

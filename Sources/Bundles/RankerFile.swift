@@ -124,7 +124,7 @@ enum RankerFile {
       throw InputError(
         file: path,
         "features that the schema lacks: \(unknown.joined(separator: ", ")); they are named retrieval_score, "
-          + "item.NAME, user.NAME and context.NAME")
+          + "item.NAME, user.NAME, context.NAME, \(RecentFeature.allCases.map(\.name).joined(separator: ", "))")
     }
     do {
       return .trees(
@@ -149,7 +149,7 @@ enum RankerFile {
       guard let category = input.category else { return MLPRanker.Source(source) }
       let column: Column? =
         switch source {
-        case .retrievalScore: nil
+        case .retrievalScore, .recent: nil
         case .item(let index): item[index]
         case .user(let index): user[index]
         case .context(let index): context[index]
@@ -177,7 +177,8 @@ enum RankerFile {
 
   private static func names(_ item: [Column], _ user: [Column], _ context: [Column]) -> String {
     let columns = [("item.", item), ("user.", user), ("context.", context)]
-    return (["retrieval_score"] + columns.flatMap { prefix, columns in columns.map { prefix + $0.name } })
+    return
+      (["retrieval_score"] + columns.flatMap { prefix, columns in columns.map { prefix + $0.name } })
       .prefix(50).joined(separator: ", ")
   }
 
@@ -185,6 +186,7 @@ enum RankerFile {
     of feature: String, _ item: [Column], _ user: [Column], _ context: [Column], allowsCategories: Bool
   ) -> FeatureSource? {
     if feature == "retrieval_score" { return .retrievalScore }
+    if let recent = RecentFeature(name: feature) { return .recent(recent) }
     // Trainers write blanks in names as underscores.
     func isNamed(_ column: Column, _ name: Substring) -> Bool {
       column.name == name || allowsCategories && String(column.name.map { $0 == " " ? "_" : $0 }) == name

@@ -38,6 +38,8 @@ public final class Oracle {
   /// Whose scores, times their weights, are added; none = the retrieval score.
   private let rankers: [(ranker: Ranker, weight: Double)]
   private let listRanker: (ranker: Ranker, pool: Int)?
+  /// Vectors of the recent items of the request that is being answered, the newest last.
+  private var recent: [[Float]] = []
 
   public init(bundle path: String) throws {
     bundle = try Bundles.Bundle.open(path)
@@ -110,6 +112,7 @@ public final class Oracle {
     var coldStart: Bool?
     var unknown: [String] = []
     var query: [Float]
+    recent = []
     switch request.subject {
     case .user(let user):
       if let record = release.users.record(of: user) {
@@ -144,6 +147,7 @@ public final class Oracle {
         query = release.coldStart
         coldStart = true
       } else {
+        recent = known.suffix(50).map(\.vector)
         query = [Float](repeating: 0, count: release.dimension)
         for (index, item) in known.enumerated() {
           var weight: Float = 1
@@ -223,7 +227,13 @@ public final class Oracle {
     if let (ranker, pool) = listRanker {
       items = Array(items.prefix(max(wanted, pool)))
       let scores = items.map(\.score)
-      func share(_ column: String) -> [Float] { items.map { value("item." + column, $0.item, 0, user, context) } }
+      var columns: [String: [Float]] = [:]
+      func share(_ column: String) -> [Float] {
+        if columns[column] == nil {
+          columns[column] = items.map { value("item." + column, $0.item, 0, user, context) }
+        }
+        return columns[column]!
+      }
       items = Self.sorted(
         items.enumerated().compactMap { index, entry in
           let score = plainScore(ranker) { name in
@@ -323,8 +333,25 @@ public final class Oracle {
       return columns.firstIndex { $0.name == feature.dropFirst(prefix.count) }.map { values[$0] }
     }
     if feature == "retrieval_score" { return retrieval }
+    if feature.hasPrefix("recent.") { return likeness(feature, item) }
     return column("item.", bundle.itemColumns, item.columns) ?? column("user.", release.userColumns, user)
       ?? column("context.", release.contextColumns, context) ?? .nan
+  }
+
+  private func likeness(_ feature: String, _ item: Item) -> Float {
+    func cosine(_ other: [Float]) -> Float {
+      let norm = Double(Self.dot(item.vector, item.vector)).squareRoot()
+      let otherNorm = Double(Self.dot(other, other)).squareRoot()
+      return norm > 0 && otherNorm > 0 ? Float(Double(Self.dot(item.vector, other)) / (norm * otherNorm)) : .nan
+    }
+    let all = recent.map(cosine)
+    let known = all.filter { !$0.isNaN }
+    switch feature {
+    case "recent.count": return Float(recent.count)
+    case "recent.last_similarity": return all.last ?? .nan
+    case "recent.max_similarity": return known.max() ?? .nan
+    default: return known.isEmpty ? .nan : Float(known.reduce(0) { $0 + Double($1) } / Double(known.count))
+    }
   }
 
   /// What an item's score is made of. Of several rankers each says its own, times its weight; one whose output is not

@@ -19,23 +19,27 @@ enum PlainList {
     return Float(values.filter { $0 == values[index] }.count) / Float(values.count)
   }
 
-  /// Maximal marginal relevance, from scratch for every place.
+  /// Maximal marginal relevance.
   static func marginal(_ rule: MarginalRelevance, k: Int, scores: [Float], vectors: [[Float]]) -> [Int] {
-    func cosine(_ a: Int, _ b: Int) -> Double {
-      let (x, y) = (dot(vectors[a], vectors[a]).squareRoot(), dot(vectors[b], vectors[b]).squareRoot())
-      return x > 0 && y > 0 ? dot(vectors[a], vectors[b]) / (x * y) : 0
-    }
+    let norms = vectors.map { dot($0, $0).squareRoot() }
+    /// Each item's cosines with those taken so far.
+    var cosines = [[Double]](repeating: [], count: scores.count)
     var taken: [Int] = []
     guard let high = scores.first.map({ Double($0) }), let low = scores.last.map({ Double($0) }) else { return [] }
     while taken.count < min(k, scores.count) {
       var best: (index: Int, gain: Double)?
       for index in scores.indices where !taken.contains(index) {
         let relevance = high > low ? (Double(scores[index]) - low) / (high - low) : 1
-        let likeness = taken.map { cosine(index, $0) }.max() ?? 0
+        let likeness = cosines[index].max() ?? 0
         let gain = rule.lambda * relevance - (1 - rule.lambda) * likeness
         if best == nil || gain > best!.gain { best = (index, gain) }
       }
-      taken.append(best!.index)
+      let new = best!.index
+      taken.append(new)
+      for index in scores.indices {
+        let product = norms[index] * norms[new]
+        cosines[index].append(product > 0 ? dot(vectors[index], vectors[new]) / product : 0)
+      }
     }
     return taken
   }

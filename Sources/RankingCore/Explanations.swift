@@ -5,8 +5,10 @@
 //
 // As columns, like the list whose items they explain; an item's contributions stand in the order of a layout:
 //
-//     base  retrieval_score  item columns …  user columns …  context columns …  ranker
-//       0          1          2 …                                                width − 1
+//     base  retrieval_score  item columns …  user columns …  context columns …  recent items  ranker
+//       0          1          2 …                                                             width − 1
+//
+// (Recent items have four places where a ranker looks at them, and else none.)
 //
 // Several features of a model that read one column add up to one contribution. The last place, `ranker`, takes what no
 // feature can be given: the whole output of a ranker that knows no attribution. Without a ranker the retrieval score is
@@ -21,16 +23,18 @@ public struct ContributionLayout: Sendable, Equatable {
   public let itemColumns: Int
   public let userColumns: Int
   public let contextColumns: Int
+  public let hasRecent: Bool
 
-  public init(itemColumns: Int, userColumns: Int, contextColumns: Int) {
+  public init(itemColumns: Int, userColumns: Int, contextColumns: Int, hasRecent: Bool = false) {
     self.itemColumns = itemColumns
     self.userColumns = userColumns
     self.contextColumns = contextColumns
+    self.hasRecent = hasRecent
   }
   public init(_ release: Release) {
     self.init(
       itemColumns: release.itemColumns.count, userColumns: release.userColumns.count,
-      contextColumns: release.contextColumns.count)
+      contextColumns: release.contextColumns.count, hasRecent: release.wantsRecent)
   }
 
   public static let base = 0
@@ -38,7 +42,8 @@ public struct ContributionLayout: Sendable, Equatable {
   public func item(_ column: Int) -> Int { 2 + column }
   public func user(_ column: Int) -> Int { 2 + itemColumns + column }
   public func context(_ column: Int) -> Int { 2 + itemColumns + userColumns + column }
-  public var ranker: Int { 2 + itemColumns + userColumns + contextColumns }
+  public func recent(_ feature: RecentFeature) -> Int { context(contextColumns) + feature.rawValue }
+  public var ranker: Int { context(contextColumns) + (hasRecent ? RecentFeature.width : 0) }
   /// Numbers per item.
   public var width: Int { ranker + 1 }
 
@@ -46,7 +51,7 @@ public struct ContributionLayout: Sendable, Equatable {
   public static func names(_ release: Release) -> [String] {
     ["base", "retrieval_score"] + release.itemColumns.map { "item." + $0.name }
       + release.userColumns.map { "user." + $0.name } + release.contextColumns.map { "context." + $0.name }
-      + ["ranker"]
+      + (release.wantsRecent ? RecentFeature.allCases.map(\.name) : []) + ["ranker"]
   }
 
   /// - Throws: `.invalidArgument` when the explanations of so many items are more numbers than an answer may hold.

@@ -29,6 +29,8 @@ public struct ScoreQuery: Sendable, Equatable {
   public var wantsVectors = false
   /// Item columns whose values the reply has.
   public var wantedColumns: [Int] = []
+  /// Vectors of the request's recent items, the newest last, where the ranker asks for them.
+  public var recent: [Float] = []
   /// One per user column of the release; NaN = missing.
   public var userValues: [Float]
   /// One per context column of the release; NaN = missing.

@@ -88,6 +88,8 @@ public struct Release: Sendable {
   public var coldStart: [Float]
   public var users: any UserDirectory
   public var rehearsals: [Rehearsal] = []
+  /// Whether a ranker looks at the request's recent items.
+  public var wantsRecent = false
   /// What re-ranks merged lists; `nil` = nothing does.
   public var listRanker: (any ListRanker)?
 

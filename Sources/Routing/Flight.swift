@@ -144,6 +144,7 @@ final class Flight: @unchecked Sendable {
     query.mode = mode
     query.k = limit
     query.wantsVectors = false
+    query.recent = []
     query.wantedColumns.removeAll(keepingCapacity: true)
     wanted = limit
     query.candidates = request.candidatesAsked

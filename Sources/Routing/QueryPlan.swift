@@ -87,6 +87,7 @@ extension Flight {
         coldStart = true
       } else {
         query.vector = RecentItems.query(vectors, dimension: release.dimension)
+        if release.wantsRecent { query.recent = vectors.suffix(RecentFeature.itemsMax).flatMap { $0 } }
       }
     case .user, .vector, .anyone: break
     }

@@ -16,6 +16,8 @@ struct ExplainedItem {
   var retrieval: Float
   var slice: Slice
   var query: ScoreQuery
+  /// One per `RecentFeature`, where the ranker looks at them.
+  var recent: [Float] = []
 
   func value(_ source: FeatureSource) -> Float {
     switch source {
@@ -23,6 +25,7 @@ struct ExplainedItem {
     case .item(let column): slice.columns[column].values[row]
     case .user(let column): query.userValues[column]
     case .context(let column): query.contextValues[column]
+    case .recent(let feature): recent[feature.rawValue]
     }
   }
 }
@@ -76,10 +79,14 @@ extension Ranker {
     var (row, retrieval, score) = (UInt32(item.row), item.retrieval, Float(0))
     withUnsafePointer(to: &row) { row in
       withUnsafePointer(to: &retrieval) { retrieval in
-        self.score(
-          count: 1,
-          candidates: CandidateFeatures(rows: row, retrieval: retrieval, slice: item.slice, query: item.query),
-          memory: &memory, scores: &score)
+        item.recent.withUnsafeBufferPointer { recent in
+          self.score(
+            count: 1,
+            candidates: CandidateFeatures(
+              rows: row, retrieval: retrieval, slice: item.slice, query: item.query, recent: recent.baseAddress,
+              recentCount: 1),
+            memory: &memory, scores: &score)
+        }
       }
     }
     return score
@@ -132,6 +139,7 @@ extension ContributionLayout {
     case .item(let column): item(column)
     case .user(let column): user(column)
     case .context(let column): context(column)
+    case .recent(let feature): recent(feature)
     }
   }
 }

@@ -8,6 +8,9 @@ struct CandidateFeatures {
   var retrieval: UnsafePointer<Float>
   var slice: Slice
   var query: ScoreQuery
+  /// Columns of `recentCount` values each; there where the ranker looks at recent items.
+  var recent: UnsafePointer<Float>?
+  var recentCount = 0
 
   /// Writes the feature's values of `count` candidates from `start` on; NaN = missing.
   @inline(__always)
@@ -19,6 +22,9 @@ struct CandidateFeatures {
       for index in 0..<count { values[index] = column[Int(rows[start + index])] }
     case .user(let column): values.update(repeating: query.userValues[column], count: count)
     case .context(let column): values.update(repeating: query.contextValues[column], count: count)
+    case .recent(let feature):
+      guard let recent else { return }
+      values.update(from: recent + feature.rawValue * recentCount + start, count: count)
     }
   }
 }

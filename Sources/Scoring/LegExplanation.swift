@@ -16,7 +16,7 @@ enum LegExplanation {
     let slices = request.tasks.map { holding.slice($0.shard) }
     let layout = ContributionLayout(
       itemColumns: slices.first??.columns.count ?? 0, userColumns: query.userValues.count,
-      contextColumns: query.contextValues.count)
+      contextColumns: query.contextValues.count, hasRecent: holding.ranker.usesRecent)
     do throws(RankingError) { try layout.check(items: entries.count) } catch { throw .workerError(error.message) }
     var retrieval: [Float] = []
     var raw: [Double] = []
@@ -27,8 +27,13 @@ enum LegExplanation {
     for (index, entry) in entries.enumerated() {
       if cancelled.isCancelled { throw .deadlineExceeded }
       guard let slice = slices[Int(entry.task)] else { throw .wrongVersion }
-      let item = ExplainedItem(
+      var item = ExplainedItem(
         row: Int(entry.row), retrieval: Self.retrieval(entry.row, of: slice, vector), slice: slice, query: query)
+      if layout.hasRecent {
+        item.recent = [Float](repeating: .nan, count: RecentFeature.width)
+        var row = entry.row
+        memory.similarity.fill(count: 1, rows: &row, slice: slice, query: query, features: &item.recent)
+      }
       var account = ItemAccount(layout, places: contributions + index * layout.width)
       holding.ranker.explain(item, memory: &memory, into: &account)
       retrieval.append(item.retrieval)

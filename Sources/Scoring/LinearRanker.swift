@@ -53,15 +53,11 @@ public struct LinearRanker: Sendable {
 
   /// Adds the terms up for each candidate, one pass per term.
   ///
-  /// - Parameters:
-  ///   - count: candidates.
-  ///   - rows: their rows in `slice`.
-  ///   - retrieval: their retrieval scores.
-  ///   - sums: their unrounded scores, out.
-  func sum(
-    count: Int, rows: UnsafePointer<UInt32>, retrieval: UnsafePointer<Float>, slice: Slice, query: ScoreQuery,
-    sums: UnsafeMutablePointer<Double>
-  ) {
+  /// - Parameter sums: their unrounded scores, out.
+  func sum(count: Int, candidates: CandidateFeatures, sums: UnsafeMutablePointer<Double>) {
+    let (rows, retrieval, slice, query) = (
+      candidates.rows, candidates.retrieval, candidates.slice, candidates.query
+    )
     for index in 0..<count { sums[index] = intercept }
     for term in terms {
       let weight = term.weight
@@ -80,6 +76,9 @@ public struct LinearRanker: Sendable {
       case .context(let column):
         let constant = product(query.contextValues[column])
         for index in 0..<count { sums[index] = sums[index] + constant }
+      case .recent(let feature):
+        guard let values = candidates.recent.map({ $0 + feature.rawValue * candidates.recentCount }) else { continue }
+        for index in 0..<count { sums[index] = sums[index] + product(values[index]) }
       }
     }
   }

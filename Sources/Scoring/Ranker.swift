@@ -25,6 +25,17 @@ public enum Ranker: Sendable {
     }
   }
 
+  /// Whether it looks at the request's recent items.
+  public var usesRecent: Bool {
+    switch self {
+    case .none: false
+    case .linear(let ranker): ranker.terms.contains { $0.source.isRecent }
+    case .trees(let ranker): ranker.sources.contains(where: \.isRecent)
+    case .mlp(let ranker): ranker.sources.contains(where: \.feature.isRecent)
+    case .ensemble(let ensemble): ensemble.usesRecent
+    }
+  }
+
   /// Gives the candidates of a slice their final scores and offers those that reach the query's `minScore`.
   ///
   /// - Parameter candidates: keys with the retrieval score.
@@ -48,9 +59,14 @@ public enum Ranker: Sendable {
         rows[index] = UInt32(slice.row(ofRank: key.rank))
         retrieval[index] = key.score
       }
-      score(
-        count: count, candidates: CandidateFeatures(rows: rows, retrieval: retrieval, slice: slice, query: query),
-        memory: &memory, scores: scores)
+      var candidates = CandidateFeatures(rows: rows, retrieval: retrieval, slice: slice, query: query)
+      if usesRecent {
+        let features = memory.recent.room(for: max(1, count) * RecentFeature.width)
+        memory.similarity.fill(count: count, rows: rows, slice: slice, query: query, features: features)
+        candidates.recent = UnsafePointer(features)
+        candidates.recentCount = count
+      }
+      score(count: count, candidates: candidates, memory: &memory, scores: scores)
       var dropped = 0
       for index in 0..<count {
         let score = scores[index]
@@ -72,9 +88,7 @@ public enum Ranker: Sendable {
     case .none: scores.update(from: candidates.retrieval, count: count)
     case .linear(let ranker):
       let sums = memory.sums.room(for: max(1, count))
-      ranker.sum(
-        count: count, rows: candidates.rows, retrieval: candidates.retrieval, slice: candidates.slice,
-        query: candidates.query, sums: sums)
+      ranker.sum(count: count, candidates: candidates, sums: sums)
       for index in 0..<count { scores[index] = Float(sums[index]) + 0 }
     case .trees(let ranker):
       ranker.score(count: count, candidates: candidates, memory: &memory.trees, scores: scores)
@@ -93,6 +107,8 @@ package struct RankerMemory: ~Copyable {
   var scores = ScratchBuffer<Float>()
   var trees = TreeMemory()
   var mlp = MLPMemory()
+  var recent = ScratchBuffer<Float>()
+  var similarity = RecentSimilarity()
   /// Of an ensemble.
   var weighted = ScratchBuffer<Double>()
   package init() {}
@@ -108,6 +124,10 @@ public enum FeatureSource: Sendable, Equatable {
   case user(Int)
   /// A value of the request, by its place in `ScoreQuery.contextValues`.
   case context(Int)
+  /// What the candidate has to do with `ScoreQuery.recent`.
+  case recent(RecentFeature)
+
+  var isRecent: Bool { if case .recent = self { true } else { false } }
 
   /// Why it cannot be read from a schema of so many columns, in a few words; `nil` = it can.
   func fault(itemColumns: Int, userColumns: Int, contextColumns: Int) -> String? {
@@ -117,6 +137,7 @@ public enum FeatureSource: Sendable, Equatable {
       case .item(let column): (column, itemColumns, "item")
       case .user(let column): (column, userColumns, "user")
       case .context(let column): (column, contextColumns, "context")
+      case .recent(let feature): (feature.rawValue, RecentFeature.width, "recent-items")
       }
     return 0..<max(0, count) ~= column ? nil : "\(kind) column \(column), the schema has \(count)"
   }

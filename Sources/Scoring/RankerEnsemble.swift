@@ -39,6 +39,8 @@ public struct RankerEnsemble: Sendable {
     widths = first.ranker.widths ?? (0, 0, 0)
   }
 
+  var usesRecent: Bool { members.contains(where: \.ranker.usesRecent) }
+
   /// - Parameter scores: out; not finite where there is no score.
   func score(
     count: Int, candidates: CandidateFeatures, memory: inout RankerMemory, scores: UnsafeMutablePointer<Float>

@@ -237,6 +237,12 @@ final class ScoringLane {
     guard square <= RequestLimit.vectorNorm * RequestLimit.vectorNorm else {
       return "vector has a value that is not finite, or a norm above \(RequestLimit.vectorNorm)"
     }
+    guard query.recent.count % holding.dimension == 0,
+      query.recent.count <= RecentFeature.itemsMax * holding.dimension, query.recent.allSatisfy(\.isFinite)
+    else {
+      return "\(query.recent.count) numbers of recent items; allowed: finite ones, \(holding.dimension) for each of "
+        + "at most \(RecentFeature.itemsMax)"
+    }
     if let limit = query.minScore, limit.isNaN { return "min_score is not a number" }
     if let widths = holding.ranker.widths {
       guard query.userValues.count == widths.user else {

@@ -29,6 +29,7 @@ extension ScoreRequest {
     }
     writer.bool(13, query.explain)
     writer.bool(14, query.wantsVectors)
+    writer.packed(16, query.recent)
     for column in query.wantedColumns { writer.member(15, UInt64(column)) }
     for step in query.filter?.steps ?? [] { writer.message(11) { Self.encode(step, into: &$0) } }
   }
@@ -136,6 +137,7 @@ extension ScoreRequest {
         }
       case 13: query.explain = try reader.bool()
       case 14: query.wantsVectors = try reader.bool()
+      case 16: try reader.packed(into: &query.recent)
       case 15:
         guard query.wantedColumns.count < WireLimit.itemColumns else {
           throw .outOfRange(field: 15, "more than \(WireLimit.itemColumns) columns")

@@ -79,8 +79,8 @@ private let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent
     #expect(
       throws: InputError(
         file: "model.txt",
-        "features that the schema lacks: item.price, user.age; they are named retrieval_score, item.NAME, user.NAME "
-          + "and context.NAME")
+        "features that the schema lacks: item.price, user.age; they are named retrieval_score, item.NAME, user.NAME, "
+          + "context.NAME, recent.count, recent.last_similarity, recent.max_similarity, recent.mean_similarity")
     ) {
       try RankerFile.parse(
         bytes, path: "model.txt", item: [Self.schema.item[0]], user: [], context: Self.schema.context)

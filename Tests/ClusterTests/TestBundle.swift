@@ -22,7 +22,7 @@ final class TestBundle {
   static let dimension = 24
 
   /// The last two have a list ranker, too: a linear one over an ensemble, trees over retrieval alone.
-  enum Ranking: Sendable { case none, plain, linear, trees, mlp, ensemble, listLinear, listTrees }
+  enum Ranking: Sendable { case none, plain, linear, trees, mlp, ensemble, recent, listLinear, listTrees }
 
   convenience init(ranked: Bool) throws { try self.init(ranked ? .linear : .none) }
 
@@ -75,12 +75,16 @@ final class TestBundle {
       try AtomicFile.write(Array(linear.utf8), to: linearFile)
       try AtomicFile.write(Array(Self.trees.utf8), to: treesFile)
       try AtomicFile.write(try TestNetwork.safetensors(seed: seed), to: networkFile)
+      let (recentLinear, recentTrees) = (directory + "/recent.json", directory + "/recent.txt")
+      try AtomicFile.write(Array(Self.recentLinear.utf8), to: recentLinear)
+      try AtomicFile.write(Array(Self.recentTrees.utf8), to: recentTrees)
       options.itemColumns = directory + "/items.csv"
       options.schema = directory + "/schema.json"
       options.rankers =
         switch ranking {
         case .none, .plain, .listTrees: []
         case .linear: [RankerInput(linearFile)]
+        case .recent: [RankerInput(recentLinear), RankerInput(recentTrees, weight: 2)]
         case .trees: [RankerInput(treesFile)]
         case .mlp: [RankerInput(networkFile)]
         case .ensemble, .listLinear:
@@ -104,6 +108,17 @@ final class TestBundle {
     self.options = options
     _ = try BundleBuilder(options).build(rehearse: GoldenAnswers().lines)
     oracle = try Oracle(bundle: directory + "/store/home/v1")
+  }
+  private static let recentLinear = """
+    {"type": "linear", "terms": [{"feature": "recent.last_similarity", "weight": 2.5, "missing": 0.125},
+     {"feature": "recent.mean_similarity", "weight": -1.5, "missing": 0.5}, {"feature": "recent.count", "weight": 0.25},
+     {"feature": "retrieval_score", "weight": 0.0625}]}
+    """
+  private static var recentTrees: String {
+    trees.replacingOccurrences(
+      of: "feature_names=retrieval_score item.price context.hour",
+      with: "feature_names=recent.max_similarity item.price context.hour"
+    ).replacingOccurrences(of: "threshold=2.5 20", with: "threshold=0.25 20")
   }
   /// What is frequent in the list, and what is dear, sinks; a gap that is absurd gives no score.
   private static let listLinear = """
@@ -205,8 +220,8 @@ final class TestBundle {
       let field = ["kind", "price", "new"][generator.below(3)]
       let diversity = #","diversity":{"field":"\#(field)","max":\#(1 + generator.below(4))}"#
       let isDiverse = hasColumns && generator.below(3) == 0
-      if generator.below(4) == 0, index % 12 != 11 {
-        fields.append("\"mmr\":{\"lambda\":0.\(generator.below(10)),\"pool\":\(1 + generator.below(120))}")
+      if generator.below(8) == 0, index % 12 != 11 {
+        fields.append("\"mmr\":{\"lambda\":0.\(generator.below(10)),\"pool\":\(1 + generator.below(80))}")
       }
       switch index % 6 {
       case 0, 1: fields.append("\"user\":\"\(users[generator.below(users.count)])\"")
