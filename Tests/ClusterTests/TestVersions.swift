@@ -59,7 +59,7 @@ extension TestBundle {
     case .flippedBit: break
     }
     try NumPyFile.write(matrix, to: place + "/items.npy")
-    _ = try BundleBuilder(options).build(rehearse: GoldenAnswers().lines)
+    _ = try BundleBuilder(options).build(rehearse: Self.rehearsals)
     if kind == .flippedBit {
       let slice = "\(store)/home/\(version)/shard-0003.slice"
       var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: slice)))
