@@ -15,6 +15,8 @@ public final class CutProxy: @unchecked Sendable {
   private let mode = Mutex(Mode.pass)
   /// Raised to end every connection.
   private let era = Atomic<Int>(0)
+  /// Clients' connections.
+  private let open = Mutex<Set<Int32>>([])
 
   public init(to target: UInt16) {
     self.target = target
@@ -22,8 +24,11 @@ public final class CutProxy: @unchecked Sendable {
   }
 
   public func set(_ mode: Mode) { self.mode.withLock { $0 = mode } }
-  /// Ends every connection; new ones are taken.
-  public func cut() { era.wrappingAdd(1, ordering: .relaxed) }
+  /// Ends every connection, at once; new ones are taken.
+  public func cut() {
+    era.wrappingAdd(1, ordering: .relaxed)
+    open.withLock { for client in $0 { shutdown(client, Int32(SHUT_RDWR)) } }
+  }
   /// Ends everything: from now on a connection is refused.
   public func close() {
     listener.close()
@@ -31,6 +36,8 @@ public final class CutProxy: @unchecked Sendable {
   }
 
   private func relay(_ client: Int32) {
+    open.withLock { _ = $0.insert(client) }
+    defer { open.withLock { _ = $0.remove(client) } }
     let mine = era.load(ordering: .relaxed)
     let server = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     defer { Glibc.close(server) }

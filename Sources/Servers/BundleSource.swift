@@ -136,25 +136,31 @@ final class BundleSource: Sendable {
     private func path(_ file: String) -> String { "/\(id.model)/\(id.version)/\(file)" }
 
     func bring(_ part: BundlePart) throws -> Bundle {
-      if !cache.has(id, BundleCache.manifestName, size: nil) { try bringManifest() }
-      let bundle = try Bundle.open(cache.directory(of: id))
-      guard bundle.manifest.release == id else {
-        cache.discard(id, BundleCache.manifestName)
-        throw InputError(file: url(BundleCache.manifestName), "is of \(bundle.manifest.release)")
-      }
+      let bundle = try open()
       for file in try bundle.files(of: part) where !cache.has(id, file.name, size: file.size) { try bring(file) }
       return bundle
     }
 
+    /// A manifest that is here and cannot be read is fetched once more.
+    private func open() throws -> Bundle {
+      if cache.has(id, BundleCache.manifestName, size: nil) {
+        do { return try Bundle.open(cache.directory(of: id)) } catch {
+          Log.line(source.name, "fetched once more: \(error)")
+        }
+      }
+      return try bringManifest()
+    }
+
     /// Its manifest, too: what was built anew under an old name has another.
     func discard(_ part: BundlePart) throws {
-      let bundle = try Bundle.open(cache.directory(of: id))
-      for file in try bundle.files(of: part) { cache.discard(id, file.name) }
+      if let bundle = try? Bundle.open(cache.directory(of: id)) {
+        for file in try bundle.files(of: part) { cache.discard(id, file.name) }
+      }
       cache.discard(id, BundleCache.manifestName)
     }
 
-    /// It has no sum of its own: it is kept when it reads as a manifest, and what it says of the others is checked.
-    private func bringManifest() throws {
+    /// It has no sum of its own: it is kept when it reads as this version's, and what it says of the others is checked.
+    private func bringManifest() throws -> Bundle {
       let url = url(BundleCache.manifestName)
       var bytes: [UInt8] = []
       try patiently(BundleCache.manifestName) {
@@ -170,7 +176,11 @@ final class BundleSource: Sendable {
       }
       try makeRoom(for: bytes.count)
       try cache.keep(bytes, as: BundleCache.manifestName, of: id)
-      do { _ = try Bundle.open(cache.directory(of: id)) } catch {
+      do {
+        let bundle = try Bundle.open(cache.directory(of: id))
+        guard bundle.manifest.release == id else { throw InputError(file: url, "is of \(bundle.manifest.release)") }
+        return bundle
+      } catch let error as InputError {
         cache.discard(id, BundleCache.manifestName)
         throw InputError(file: url, error.reason)
       }

@@ -73,6 +73,18 @@ import Testing
     server.set(.init())
     let again = try rolling.waitForEnd(try rolling.start("v2", again: true))
     #expect(again.outcome == "done", "\(again)\n\(rolling.cluster.logTails())")
+    // A disk that aged: what is wrong in the cache is fetched once more.
+    try rolling.cluster.kill("w1")
+    let place = worker(rolling, "w1") + "/home/v2"
+    let names = try FileManager.default.contentsOfDirectory(atPath: place).filter { $0.hasSuffix(".slice") }.sorted()
+    var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: place + "/" + names[0])))
+    bytes[bytes.count / 2] ^= 8
+    try Data(bytes).write(to: URL(fileURLWithPath: place + "/" + names[0]))
+    try Data("{".utf8).write(to: URL(fileURLWithPath: place + "/manifest.json"))
+    try rolling.cluster.restart("w1")
+    try rolling.cluster.waitFor("w1 holds v2 again") { report in
+      report.workers.contains { $0.name == "w1" && $0.holdings.contains { $0.version == "v2" && $0.ready.count == 8 } }
+    }
     try rolling.expectSound(versions: ["v1", "v2"])
   }
 }

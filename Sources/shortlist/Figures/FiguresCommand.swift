@@ -9,7 +9,8 @@ extension Command {
     name: "figures",
     summary: "Measure the figures of the failure policy on a live local cluster",
     discussion: """
-      Rows: \(FigureTable.names.joined(separator: " ")), or all.
+      Rows: all, or
+      \(FigureTable.names.joined(separator: " ")).
       Each starts clusters of its own (1 coordinator, 4 workers, 2 replicas; 100 000 items from a seed) under half of
       the knee: the highest rate of which 99 % is answered within 25 ms. Exit code 1 when a figure misses its limit.
       """,
