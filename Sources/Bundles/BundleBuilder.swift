@@ -177,7 +177,7 @@ public struct BundleBuilder {
     return try ColumnTable(path: path, kinds: kinds, rows: count) { rows[$0] }
   }
 
-  /// Whether weights are needed to say what the score is.
+  /// The list ranker's file, which fits the columns.
   private func listRanker(
     hasSchema: Bool, _ item: [Column], _ user: [Column], _ context: [Column]
   ) throws(InputError) -> (entry: BundleManifest.ListRankerEntry, bytes: [UInt8])? {
@@ -193,6 +193,7 @@ public struct BundleBuilder {
     return (.init(file: BundleManifest.listRankerName(bytes), pool: options.listPool), bytes)
   }
 
+  /// Whether weights are needed to say what the score is.
   private var isEnsemble: Bool { options.rankers.count > 1 || options.rankers.contains { $0.weight != 1 } }
 
   /// The rankers' files, each of which fits the columns.

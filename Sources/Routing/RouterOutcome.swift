@@ -72,9 +72,8 @@ extension Router {
 
   /// What is done to the list as a whole, and its end cut off.
   private mutating func rerank(_ entries: inout [Answer.Entry], of lists: [ScoredList], _ flight: Flight) {
-    let release = catalog[flight.entry].release
     func cut(_ count: Int) { if entries.count > count { entries.removeLast(entries.count - count) } }
-    if let ranker = release.listRanker, !entries.isEmpty {
+    if let ranker = catalog[flight.entry].release.listRanker, !entries.isEmpty {
       cut(max(flight.wanted, ranker.pool))
       let width = flight.query.wantedColumns.count
       var items = MergedItems(
@@ -96,7 +95,7 @@ extension Router {
     }
     if let relevance = flight.request.marginalRelevance {
       cut(max(flight.wanted, relevance.pool))
-      let dimension = release.dimension
+      let dimension = catalog[flight.entry].release.dimension
       let order = relevance.order(scores: entries.map(\.item.score), k: flight.wanted, dimension: dimension) { index in
         let (list, position) = (Int(entries[index].list), Int(entries[index].position))
         return lists[list].vectors[position * dimension..<(position + 1) * dimension]

@@ -67,7 +67,11 @@ public final class ListPhase: ListRanker {
       return sums.map { Float($0) + 0 }
     case .trees(let trees, let sources):
       let columns = sources.map { values($0, list) }
-      return (0..<count).map { index in trees.score(columns.map { $0[index] }) ?? .nan }
+      var row = [Float](repeating: .nan, count: columns.count)
+      return (0..<count).map { index in
+        for place in columns.indices { row[place] = columns[place][index] }
+        return trees.score(row) ?? .nan
+      }
     }
   }
 

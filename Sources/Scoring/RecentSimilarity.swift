@@ -6,6 +6,8 @@ struct RecentSimilarity: ~Copyable {
   private var recent = ScratchBuffer<Float>()
   private var dots = ScratchBuffer<Float>()
   private var norms = ScratchBuffer<Double>()
+  private var sums = ScratchBuffer<Double>()
+  private var counts = ScratchBuffer<Int>()
 
   /// - Parameter features: out: `RecentFeature.width` columns of `count` values each.
   mutating func fill(
@@ -34,7 +36,9 @@ struct RecentSimilarity: ~Copyable {
       kernel.dot_gather(vectors, stride, rows + index, 1, vectors + Int(rows[index]) * stride, &square)
       norms[index] = Double(square).squareRoot()
     }
-    var (sums, counts) = ([Double](repeating: 0, count: count), [Int](repeating: 0, count: count))
+    let (sums, counts) = (self.sums.room(for: count), self.counts.room(for: count))
+    sums.update(repeating: 0, count: count)
+    counts.update(repeating: 0, count: count)
     for item in 0..<items {
       let vector = recent + item * stride
       var (first, square) = (UInt32(0), Float(0))

@@ -1,5 +1,4 @@
 import Bundles
-import Glibc
 import RankingCore
 import Synchronization
 import Transport
@@ -50,6 +49,8 @@ final class BundleSource: Sendable {
     var files = 0
     var resumed = 0
     var failures = 0
+    /// What lies in the cache: looking is not for the loop, which is asked for the metrics.
+    var cacheBytes = 0
   }
   private let tally = Mutex(Tally())
   /// Since when attempts fail and nothing comes; `nil` = something does.
@@ -64,12 +65,17 @@ final class BundleSource: Sendable {
   init(store: String, bundles: BundlesConfiguration?, name: String) throws {
     self.name = name
     if let bundles {
-      place = .http(
-        bundles.origin, try BundleCache(path: bundles.cache, limit: bundles.cacheMiB << 20),
-        DownloadPace(bytesPerSecond: Double(bundles.rateMiB) * 1_048_576))
+      let cache = try BundleCache(path: bundles.cache, limit: bundles.cacheMiB << 20)
+      place = .http(bundles.origin, cache, DownloadPace(bytesPerSecond: Double(bundles.rateMiB) * 1_048_576))
+      count(cache)
     } else {
       place = .directory(Store(store))
     }
+  }
+
+  private func count(_ cache: BundleCache) {
+    let bytes = cache.bytes
+    tally.withLock { $0.cacheBytes = bytes }
   }
 
   /// Whether bundles come over the network.
@@ -93,6 +99,7 @@ final class BundleSource: Sendable {
   /// Has parts of a bundle come, where they are not here.
   func fetch(_ parts: [BundlePart], of id: ModelVersion) throws {
     guard case .http(let origin, let cache, let pace) = place else { return }
+    defer { count(cache) }
     let fetch = Fetch(source: self, origin: origin, cache: cache, pace: pace, id: id)
     for part in parts { _ = try fetch.bring(part) }
   }
@@ -101,27 +108,28 @@ final class BundleSource: Sendable {
   ///
   /// What turns out to be damaged in the cache is fetched once more: a disk may have aged since it came.
   func with<Result>(_ part: BundlePart, of id: ModelVersion, _ body: (Bundle) throws -> Result) throws -> Result {
-    guard case .http(let origin, let cache, let pace) = place else {
-      guard case .directory(let store) = place else { preconditionFailure("there are two kinds of place") }
-      return try body(try Bundle.open(store.path(of: id)))
-    }
-    let fetch = Fetch(source: self, origin: origin, cache: cache, pace: pace, id: id)
-    let bundle = try fetch.bring(part)
-    do { return try body(bundle) } catch let error as InputError {
-      Log.line(name, "fetched once more: \(error)")
-      try fetch.discard(part)
-      return try body(try fetch.bring(part))
+    switch place {
+    case .directory(let store): return try body(try Bundle.open(store.path(of: id)))
+    case .http(let origin, let cache, let pace):
+      defer { count(cache) }
+      let fetch = Fetch(source: self, origin: origin, cache: cache, pace: pace, id: id)
+      let bundle = try fetch.bring(part)
+      do { return try body(bundle) } catch let error as InputError {
+        Log.line(name, "fetched once more: \(error)")
+        try fetch.discard(part)
+        return try body(try fetch.bring(part))
+      }
     }
   }
 
   func write(into text: inout MetricsText) {
-    guard case .http(_, let cache, _) = place else { return }
+    guard isRemote else { return }
     let tally = tally.withLock { $0 }
     text.counter("shortlist_bundle_fetched_bytes_total", "Bytes of bundles that came by HTTP.", UInt64(tally.bytes))
     text.counter("shortlist_bundle_fetched_files_total", "Files of bundles that came whole.", UInt64(tally.files))
     text.counter("shortlist_bundle_fetch_resumed_total", "Files that went on where they were.", UInt64(tally.resumed))
     text.counter("shortlist_bundle_fetch_failures_total", "Attempts that broke off.", UInt64(tally.failures))
-    text.gauge("shortlist_bundle_cache_bytes", "What lies in the cache.", Double(cache.bytes))
+    text.gauge("shortlist_bundle_cache_bytes", "What lies in the cache.", Double(tally.cacheBytes))
   }
 
   /// One version's files on their way.

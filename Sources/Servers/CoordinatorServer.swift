@@ -27,9 +27,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private let loop = EventLoop()
   private let server: HTTPServer
   private let adminServer: HTTPServer?
-  private lazy var admin = adminServer.map { server in
-    AdminAPI(server, node: node, store: store, loop: loop) { [unowned self] in $1 ? sendDated($0) : send($0) }
-  }
+  private var admin: AdminAPI?
   /// By worker; `nil` = not connected to.
   private var clients: [HTTPClient?] = []
   private let node: CoordinatorNode
@@ -121,7 +119,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       server.stop(limit: .seconds(9)) { self.loop.stop() }
     }
     server.start()
-    _ = admin
+    admin = adminServer.map { server in
+      AdminAPI(server, node: node, store: store, loop: loop) { [unowned self] in $1 ? sendDated($0) : send($0) }
+    }
     adminServer?.start()
     if let adminServer, let address = configuration.admin {
       Announcement.admin(SocketAddress(host: address.host, port: adminServer.port))

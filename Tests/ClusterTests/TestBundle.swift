@@ -129,33 +129,12 @@ final class TestBundle {
      {"feature": "list.gap", "weight": -0.1}, {"feature": "item.price", "weight": 0.02, "missing": 11},
      {"feature": "context.hour", "weight": 0.01}]}
     """
-  private static let listTrees = """
-    tree
-    version=v4
-    num_class=1
-    num_tree_per_iteration=1
-    max_feature_idx=2
-    objective=lambdarank
-    feature_names=list.gap item.price list.share.kind
-    feature_infos=none none none
-
-    Tree=0
-    num_leaves=4
-    num_cat=0
-    split_feature=0 1 2
-    threshold=2.5 20.000000000000004 0.25
-    decision_type=2 8 8
-    left_child=1 -1 -2
-    right_child=2 -3 -4
-    leaf_value=0.125 -0.25 0.5 1.75
-    leaf_count=211 97 3 410
-    is_linear=0
-    shrinkage=1
-
-
-    end of trees
-
-    """
+  private static var listTrees: String {
+    trees.replacingOccurrences(
+      of: "feature_names=retrieval_score item.price context.hour",
+      with: "feature_names=list.gap item.price list.share.kind"
+    ).replacingOccurrences(of: "threshold=11.5 ", with: "threshold=0.25 ")
+  }
   /// Two trees as LightGBM writes them: on the price (missing goes right), the retrieval score and the hour.
   private static let trees = """
     tree
