@@ -7,6 +7,8 @@ public final class FileServer: Sendable {
   public struct Trouble: Sendable {
     /// Of each response no more than so many bytes of the body are sent; then the connection ends.
     public var cutAfter: Int?
+    /// The same, of the first response for each path only.
+    public var cutFirstAfter: Int?
     /// Every request gets the whole file.
     public var ignoresRanges = false
     /// What is answered instead.
@@ -61,11 +63,15 @@ public final class FileServer: Sendable {
     let range = lines.first { $0.lowercased().hasPrefix("range: bytes=") }
     let asked = range.flatMap { Int($0.dropFirst("range: bytes=".count).dropLast()) } ?? 0
     let offset = trouble.ignoresRanges ? 0 : asked
-    requests.withLock { $0.append(Request(path: path, offset: offset)) }
+    let isFirst = requests.withLock { requests in
+      defer { requests.append(Request(path: path, offset: offset)) }
+      return !requests.contains { $0.path == path }
+    }
     let status = offset > 0 ? "206 Partial Content" : "200 OK"
     let place = offset > 0 ? "Content-Range: bytes \(offset)-\(bytes.count - 1)/\(bytes.count)\r\n" : ""
     let head = "HTTP/1.1 \(status)\r\n\(place)Content-Length: \(bytes.count - offset)\r\n\r\n"
-    let end = min(bytes.count, offset + (trouble.cutAfter ?? bytes.count))
+    let most = trouble.cutAfter ?? (isFirst ? trouble.cutFirstAfter : nil) ?? bytes.count
+    let end = min(bytes.count, offset + most)
     guard sendAll(Array(head.utf8)[...], to: client) else { return }
     _ = sendAll(bytes[offset..<end], to: client)
   }

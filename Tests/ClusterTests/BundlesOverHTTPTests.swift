@@ -52,25 +52,32 @@ import Testing
     try rolling.expectSound(versions: ["v1", "v2", "v3"])
   }
 
-  /// What the server has is damaged: the version is turned back while it is loaded, and can be tried again.
+  /// What the server has is damaged: the version is turned back while it is loaded, and can be tried again. The server
+  /// does no ranges: what has broken off comes again from its beginning.
   @Test func aDamagedFileIsRefusedAndAMendedOneTaken() throws {
     let bundle = try TestBundle(.none)
     let server = FileServer(bundle.store)
     defer { server.close() }
+    var trouble = FileServer.Trouble()
+    trouble.ignoresRanges = true
+    trouble.cutFirstAfter = 4000
+    server.set(trouble)
     let rolling = try RollingCluster(bundle) {
       $0.rollouts = true
       $0.bundles = (server.url, cacheMiB: 64)
     }
     defer { rolling.cluster.stop() }
+    // By two workers, one of which was cut off once.
+    #expect(server.seen.count { $0.path == "/home/v1/shard-0003.slice" } == 3)
     try bundle.add("v2")
-    var trouble = FileServer.Trouble()
     trouble.flips = "v2/shard-0003.slice"
     server.set(trouble)
     let end = try rolling.waitForEnd(try rolling.start("v2"))
     #expect(
       end.outcome == "failed" && end.why.contains("shard-0003.slice: fetched twice, and wrong both times: SHA-256"),
       "\(end)\n\(rolling.cluster.logTails())")
-    server.set(.init())
+    trouble.flips = nil
+    server.set(trouble)
     let again = try rolling.waitForEnd(try rolling.start("v2", again: true))
     #expect(again.outcome == "done", "\(again)\n\(rolling.cluster.logTails())")
     // A disk that aged: what is wrong in the cache is fetched once more.

@@ -84,6 +84,27 @@ import Testing
       .filter(\.isTripped).map { "\($0.name): \($0.text)" }
   }
 
+  /// What may not trip yet may hold a stage: there is evidence from the first observation on, where there is an old
+  /// version to compare with.
+  @Test func evidenceBelowTheFloor() {
+    func evidence(_ name: GuardName, new: TrafficCounts, old: TrafficCounts, pairs: Int = 0) -> Double? {
+      var shadow = ShadowCounts()
+      shadow.record(
+        old: TrafficCounts.Outcome(), new: TrafficCounts.Outcome(), overlap: 0, correlation: 0, times: pairs)
+      let figures = Comparison(
+        new: new, old: old, shadow: shadow, limits: GuardLimits(), evidence: 16
+      ).figures
+      #expect(figures.filter(\.isTripped).isEmpty)
+      return figures.first { $0.name == name.rawValue }?.evidence
+    }
+    let few = Self.counts(20, errors: 10)
+    #expect(evidence(.errorRate, new: few, old: Self.counts(20)) ?? 0 > 1)
+    #expect(evidence(.errorRate, new: few, old: TrafficCounts()) == 0)
+    let slow = Self.counts(20) { $0.latency = .milliseconds(54) }
+    #expect(evidence(.latencyP99, new: slow, old: Self.counts(20)) ?? 0 > 1)
+    #expect(evidence(.overlap, new: few, old: few, pairs: 20) ?? 0 > 1)
+  }
+
   @Test func errors() {
     #expect(
       tripped(Self.counts(240, errors: 12), Self.counts(2400)) == [
@@ -101,6 +122,9 @@ import Testing
 
   @Test func withoutTheOldVersionItWaitsOrTheAbsoluteLimitRules() {
     #expect(tripped(Self.counts(240, errors: 12), Self.counts(50)) == [])
+    #expect(tripped(Self.counts(1000, errors: 1000), Self.counts(50)) == [], "beyond doubt, and yet too few of the old")
+    let slow = Self.counts(1000) { $0.latency = .milliseconds(54) }
+    #expect(tripped(slow, Self.counts(50)) == [])
     #expect(tripped(Self.counts(240, errors: 12), TrafficCounts(), isAlone: true).count == 1)
   }
 
