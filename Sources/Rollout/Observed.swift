@@ -58,6 +58,8 @@ public struct Observed: Sendable {
       self.isWarm = isWarm
     }
     var isEmpty: Bool { ready.isEmpty && loading.isEmpty }
+    /// What could not be loaded is forgotten by an order, as the rest is let go; the next attempt must not see it.
+    var isForgotten: Bool { isEmpty && failed.isEmpty }
   }
 
   public enum Check: Sendable, Equatable {
@@ -149,6 +151,9 @@ public struct Observed: Sendable {
   /// The usable workers that have some of it in memory, or are reading it.
   func holders(_ release: ModelVersion) -> [Worker] {
     workers.filter { $0.isUsable && $0.holding(release)?.isEmpty == false }
+  }
+  func remembering(_ release: ModelVersion) -> [Worker] {
+    workers.filter { $0.isUsable && $0.holding(release)?.isForgotten == false }
   }
 }
 

@@ -284,7 +284,7 @@ private struct Look {
       return stays
         ? .end(why: "\(leaving) stays, it is pinned") : .drained(why: "nothing is in flight on \(leaving)")
     }
-    let holders = observed.holders(leaving)
+    let holders = observed.remembering(leaving)
     if stays || holders.isEmpty { return .end(why: "no worker holds any of \(leaving)") }
     guard now - watch.deadlineFrom >= rollout.limits.deadline else { return nil }
     return .end(why: "\(Figure.listed(holders.map(\.name))) did not let go of \(leaving) yet; placement goes on")

@@ -91,6 +91,21 @@ import Testing
     #expect(world.violations == [])
   }
 
+  /// What could not be loaded the first time says nothing about the second.
+  @Test func aMendedVersionIsTriedAgainAtOnce() {
+    var world = World.serving(capacity: 100)
+    world["home/v42"].broken = 2
+    world.say(Self.v42)
+    let failed = world.run()
+    #expect(failed && world.document["home"]?.last?.why.contains("shard 2 of home/v42 cannot be loaded") == true)
+    world["home/v42"].broken = nil
+    let refusal = world.say(.start(model: "home", version: "v42", settings: RolloutSettings(), again: true))
+    #expect(refusal == nil)
+    let ended = world.run()
+    #expect(ended && world.document["home"]?.serving == "v42", "\(world.lines())")
+    #expect(world.violations == [])
+  }
+
   /// With a sample too small for any guard to be sure, a stage is not left as long as a figure is beyond its limit.
   @Test func aSmallSampleDoesNotLetABadVersionPass() {
     var settings = RolloutSettings()

@@ -15,6 +15,8 @@ struct World {
     var ready: [ModelVersion: Set<Int>] = [:]
     var loading: [ModelVersion: Set<Int>] = [:]
     var failed: [ModelVersion: Set<Int>] = [:]
+    /// Told to forget what failed: the second it does.
+    var forgets: [ModelVersion: Int] = [:]
   }
   /// What is wrong with a version; the default is nothing.
   struct Behaviour: Sendable {
@@ -230,6 +232,7 @@ struct World {
     workers[index].ready = [:]
     workers[index].loading = [:]
     workers[index].failed = [:]
+    workers[index].forgets = [:]
   }
 
   mutating func commit(_ decision: Decision) {
@@ -262,6 +265,12 @@ struct World {
 
   private mutating func place() {
     let observed = observed()
+    for index in workers.indices {
+      for (id, second) in workers[index].forgets where second <= seconds {
+        workers[index].failed[id] = nil
+        workers[index].forgets[id] = nil
+      }
+    }
     let plan = LoadPlan.releases(document, observed)
     checkPlan(plan)
     let eligible = workers.indices.filter { observed.workers[$0].isEligible }
@@ -286,8 +295,11 @@ struct World {
           !wanted.isEmpty && wanted.allSatisfy { workers[$0].isUp && workers[$0].ready[id]?.contains(shard) == true }
         guard isUnwanted || isSettled else { continue }
         for index in workers.indices
-        where workers[index].isUp && !wanted.contains(index) && workers[index].ready[id]?.contains(shard) == true {
-          unload(index, id, shard)
+        where workers[index].isUp && !wanted.contains(index) {
+          if isUnwanted, workers[index].failed[id]?.isEmpty == false, workers[index].forgets[id] == nil {
+            workers[index].forgets[id] = seconds + 5
+          }
+          if workers[index].ready[id]?.contains(shard) == true { unload(index, id, shard) }
         }
       }
     }
