@@ -94,6 +94,7 @@ public final class ChildProcess: Sendable {
     _ = waitForExit(limit: .seconds(10))
   }
   /// SIGSTOP: it keeps its sockets, and answers nothing.
+  public func reload() { send(SIGHUP) }
   public func freeze() { send(SIGSTOP) }
   public func thaw() { send(SIGCONT) }
   /// SIGTERM; a frozen process is thawed so that it can obey.

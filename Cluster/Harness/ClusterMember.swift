@@ -9,7 +9,8 @@ public final class ClusterMember: Sendable {
   /// Where it listens, from its first start to its last.
   public var address: String { port.address }
   /// A coordinator's admin address.
-  public var admin: String? { adminPort.map { "http://\($0.address)" } }
+  public var admin: String? { adminPort.map { (isSecure ? "https://" : "http://") + $0.address } }
+  private let isSecure: Bool
   let port: PortReservation
   let adminPort: PortReservation?
   let config: String
@@ -29,8 +30,9 @@ public final class ClusterMember: Sendable {
 
   init(
     name: String, role: ClusterState.Role, shards: [Int], port: PortReservation, adminPort: PortReservation? = nil,
-    executable: String, config: String, log: String
+    isSecure: Bool = false, executable: String, config: String, log: String
   ) {
+    self.isSecure = isSecure
     self.name = name
     self.role = role
     self.shards = shards
@@ -68,6 +70,8 @@ public final class ClusterMember: Sendable {
     state.withLock { $0.url = url }
   }
 
+  /// SIGHUP: reads its certificates and tokens again.
+  public func reload() { process?.reload() }
   func kill() { settling { $0.kill() } }
   func stop(grace: Duration) { settling { $0.stop(grace: grace) } }
   /// SIGTERM, and waits until it has ended by itself; `nil` = it had not after `limit`.

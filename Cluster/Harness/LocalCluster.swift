@@ -36,6 +36,8 @@ public final class LocalCluster: Sendable {
     public var allowFaults = false
     /// After how long a dead worker's shards are placed on others; `nil` = the usual time.
     public var replacedAfter: Duration?
+    /// Everything speaks TLS, with certificates made for this cluster.
+    public var tls = false
     /// What the coordinators do not do; `nil` = they do everything.
     public var routing: CoordinatorFile.Routing?
     /// Versions come and go by rollouts; with several coordinators that needs `etcd`.
@@ -124,10 +126,30 @@ public final class LocalCluster: Sendable {
       coordinators.append(
         ClusterMember(
           name: name, role: .coordinator, shards: [], port: try PortReservation(index == 0 ? options.port : 0),
-          adminPort: try PortReservation(), executable: options.executable, config: directory.config(of: name),
-          log: directory.log(of: name)))
+          adminPort: try PortReservation(), isSecure: options.tls, executable: options.executable,
+          config: directory.config(of: name), log: directory.log(of: name)))
     }
     self.coordinators = coordinators
+    if options.tls {
+      try directory.certificates.issue(
+        [.init(StateDirectory.operatorName, .operator), .init(StateDirectory.publicName, [])])
+      for coordinator in coordinators {
+        for address in [coordinator.address, coordinator.adminPort?.address ?? ""] {
+          directory.trust("https://" + address)
+        }
+      }
+    }
+  }
+
+  /// A member's own certificate, made now; `nil` = the cluster speaks plaintext.
+  private func tls(of member: ClusterMember) throws(HarnessError) -> TLSFile? {
+    guard options.tls else { return nil }
+    try directory.certificates.issue([.init(member.name, member.role == .coordinator ? .coordinator : .worker)])
+    let own = directory.certificates.files(of: member.name)
+    let shop = directory.certificates.files(of: StateDirectory.publicName)
+    return TLSFile(
+      ca: own.authority, certificate: own.certificate, key: own.key,
+      public: member.role == .coordinator ? .init(certificate: shop.certificate, key: shop.key) : nil)
   }
 
   private static func worker(
@@ -173,7 +195,8 @@ public final class LocalCluster: Sendable {
         join: options.joins ? Array(joins) : [],
         zone: options.zones.isEmpty ? nil : options.zones[(number - 1) % options.zones.count],
         scoringThreads: options.scoringThreads, togetherKiB: options.togetherKiB,
-        memoryMiB: options.memoryMiB, loadShare: options.loadShare, allowFaults: options.allowFaults),
+        memoryMiB: options.memoryMiB, loadShare: options.loadShare, allowFaults: options.allowFaults,
+        tls: try tls(of: worker)),
       to: worker.config)
   }
 
@@ -188,7 +211,8 @@ public final class LocalCluster: Sendable {
         models: [.init(model: options.model, version: options.version)],
         workers: options.joins ? [] : workers.map { .init(name: $0.name, address: $0.address) },
         placement: placement(of: coordinator), state: agreedState(of: coordinator),
-        health: milliseconds.map { .init(replacedAfterMilliseconds: $0) }, routing: options.routing),
+        health: milliseconds.map { .init(replacedAfterMilliseconds: $0) }, routing: options.routing,
+        tls: try tls(of: coordinator)),
       to: coordinator.config)
   }
 

@@ -16,6 +16,18 @@ public struct BundlesFile: Codable, Sendable, Equatable {
   }
 }
 
+/// Whom a process believes, and what it shows.
+public struct TLSFile: Codable, Sendable, Equatable {
+  public struct Public: Codable, Sendable, Equatable {
+    public var certificate: String
+    public var key: String
+  }
+  public var ca: String
+  public var certificate: String
+  public var key: String
+  public var `public`: Public?
+}
+
 /// `coordinator.json`.
 public struct CoordinatorFile: Codable, Sendable, Equatable {
   public struct Model: Codable, Sendable, Equatable {
@@ -78,6 +90,7 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
   public var state: State?
   public var health: Health?
   public var routing: Routing?
+  public var tls: TLSFile?
 }
 
 /// `w1.json`.
@@ -99,9 +112,10 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var memoryMiB: Int?
   public var loadShare: Double?
   public var allowFaults: Bool
+  public var tls: TLSFile?
 
   enum CodingKeys: String, CodingKey {
-    case name, listen, store, bundles, holdings, join, zone
+    case name, listen, store, bundles, holdings, join, zone, tls
     case scoringThreads = "scoring_threads"
     case togetherKiB = "together_kib"
     case memoryMiB = "memory_mib"

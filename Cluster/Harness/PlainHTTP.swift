@@ -1,4 +1,5 @@
 import Foundation
+import HTTP2
 
 #if canImport(Glibc)
   import Glibc
@@ -7,19 +8,22 @@ import Foundation
 // A small blocking HTTP/1.1 client over one kept-alive connection: enough for tools and tests that ask a server of ours
 // and wait. It knows content-length and nothing else, because that is all our servers send over HTTP/1.1.
 
-/// `http://host:port`, and nothing more.
+/// `http://host:port` or `https://host:port`, and nothing more.
 public struct ServerURL: Sendable, Equatable, CustomStringConvertible {
   public var host: String
   public var port: UInt16
-  public var description: String { "http://\(host.contains(":") ? "[\(host)]" : host):\(port)" }
+  public var isSecure = false
+  public var description: String { (isSecure ? "https://" : "http://") + authority }
+  public var authority: String { "\(host.contains(":") ? "[\(host)]" : host):\(port)" }
 
-  /// Parses `http://host[:port][/]`.
+  /// Parses `http[s]://host[:port][/]`.
   public init(_ text: String) throws(HarnessError) {
     let wrong = HarnessError("\"\(text)\" is not a server's URL; it looks like http://127.0.0.1:8080")
-    guard text.hasPrefix("http://"), let parts = URLComponents(string: text), let host = parts.host, !host.isEmpty,
-      parts.path.isEmpty || parts.path == "/", parts.query == nil
+    isSecure = text.hasPrefix("https://")
+    guard isSecure || text.hasPrefix("http://"), let parts = URLComponents(string: text), let host = parts.host,
+      !host.isEmpty, parts.path.isEmpty || parts.path == "/", parts.query == nil
     else { throw wrong }
-    guard let port = UInt16(exactly: parts.port ?? 80), port > 0 else { throw wrong }
+    guard let port = UInt16(exactly: parts.port ?? (isSecure ? 443 : 80)), port > 0 else { throw wrong }
     self.host = host.hasPrefix("[") ? String(host.dropFirst().dropLast()) : host
     self.port = port
   }
@@ -39,6 +43,7 @@ public struct PlainHTTP: ~Copyable {
   public let server: ServerURL
   private let limit: Duration
   private var socket: Int32 = -1
+  private var tls: TLSSession?
   private var received: [UInt8] = []
 
   /// Connects at the first request.
@@ -77,6 +82,7 @@ public struct PlainHTTP: ~Copyable {
   private mutating func disconnect() {
     if socket >= 0 { close(socket) }
     socket = -1
+    tls = nil
     received.removeAll()
   }
 
@@ -103,7 +109,7 @@ public struct PlainHTTP: ~Copyable {
       setsockopt(candidate, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
       if Glibc.connect(candidate, address.ai_addr, address.ai_addrlen) == 0 {
         socket = candidate
-        return
+        return try secure()
       }
       failure = errno
       close(candidate)
@@ -111,16 +117,46 @@ public struct PlainHTTP: ~Copyable {
     throw HarnessError("cannot connect to \(server): \(systemMessage(failure))")
   }
 
-  private mutating func exchange(_ message: [UInt8]) throws(HarnessError) -> Response {
-    received.removeAll(keepingCapacity: true)
+  private mutating func secure() throws(HarnessError) {
+    guard server.isSecure else { return }
+    do {
+      let session = try TLSSession(try TLSTrust.context(for: server), host: server.host)
+      tls = session
+      session.start()
+    } catch { throw HarnessError("\(server): \(error)") }
+    while tls?.state == .handshaking {
+      try flushTLS()
+      try receive()
+    }
+    try flushTLS()
+  }
+
+  /// Sends what TLS has to say of itself.
+  private func flushTLS() throws(HarnessError) {
+    var bytes: [UInt8] = []
+    tls?.output(into: &bytes)
+    try sendAll(bytes)
+  }
+
+  private func sendAll(_ bytes: [UInt8]) throws(HarnessError) {
     var sent = 0
-    while sent < message.count {
-      let count = message.withUnsafeBytes { send(socket, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL)) }
+    while sent < bytes.count {
+      let count = bytes.withUnsafeBytes { send(socket, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL)) }
       if count < 0, errno == EINTR { continue }
       // A server that has heard enough answers and closes: what it said is still to be read.
       if count < 0, errno == EPIPE || errno == ECONNRESET, sent > 0 { break }
       guard count > 0 else { throw HarnessError("\(server) closed the connection: \(systemMessage(errno))") }
       sent += count
+    }
+  }
+
+  private mutating func exchange(_ message: [UInt8]) throws(HarnessError) -> Response {
+    received.removeAll(keepingCapacity: true)
+    if let tls {
+      tls.send(message)
+      try flushTLS()
+    } else {
+      try sendAll(message)
     }
     var bodyStart: Int?
     while bodyStart == nil {
@@ -169,14 +205,24 @@ public struct PlainHTTP: ~Copyable {
     var chunk = [UInt8](repeating: 0, count: 16 << 10)
     while true {
       let count = recv(socket, &chunk, chunk.count, 0)
-      if count > 0 {
-        received.append(contentsOf: chunk[..<count])
-        return
-      }
+      if count > 0 { return try take(chunk[..<count]) }
       if count < 0, errno == EINTR { continue }
       if count == 0 { throw HarnessError("\(server) closed the connection before it had answered") }
       if errno == EAGAIN { throw HarnessError("\(server) did not answer within \(limit)") }
       throw HarnessError("\(server): \(systemMessage(errno))")
+    }
+  }
+
+  private mutating func take(_ bytes: ArraySlice<UInt8>) throws(HarnessError) {
+    guard let tls else { return received.append(contentsOf: bytes) }
+    let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 16 << 10, alignment: 16)
+    defer { room.deallocate() }
+    var said: [UInt8] = []
+    bytes.withUnsafeBytes { raw in tls.receive(raw, room: room) { said.append(contentsOf: $0) } }
+    received += said
+    if case .failed(let error) = tls.state {
+      try? flushTLS()
+      throw HarnessError("TLS with \(server): \(error)")
     }
   }
 }

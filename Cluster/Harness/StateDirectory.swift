@@ -11,6 +11,7 @@ import Foundation
 //   STATE/control.sock    where kill, restart, down … are asked for
 //   STATE/agreed/         what the coordinator keeps of rollouts
 //   STATE/cache/w1 …      bundles that it fetched
+//   STATE/certs/          its CA and certificates, if it speaks TLS
 //   STATE/w1.json …       the configuration each process was started with
 //   STATE/logs/w1.log …   what each process printed
 
@@ -83,6 +84,7 @@ public struct StateDirectory: Sendable, Equatable {
   var lockFile: String { path + "/lock" }
   var logs: String { path + "/logs" }
   var agreed: String { path + "/agreed" }
+  public var certificates: CertificateDirectory { CertificateDirectory(path: path + "/certs") }
   func cache(of name: String) -> String { "\(path)/cache/\(name)" }
   func config(of name: String) -> String { "\(path)/\(name).json" }
   func log(of name: String) -> String { "\(logs)/\(name).log" }
@@ -128,17 +130,29 @@ public struct StateDirectory: Sendable, Equatable {
       throw HarnessError("no cluster is up in \(path): start one with `shortlist cluster up`, or name its --state")
     }
     do {
-      return try JSONDecoder().decode(ClusterState.self, from: data)
+      let state = try JSONDecoder().decode(ClusterState.self, from: data)
+      for member in state.members {
+        for url in [member.url, member.admin ?? ""] { trust(url) }
+      }
+      return state
     } catch {
       throw HarnessError("\(stateFile) is not a cluster's state: remove it and start the cluster again")
     }
   }
 
+  /// Has a member of this cluster asked as its operator.
+  func trust(_ url: String) {
+    guard let server = try? ServerURL(url), server.isSecure else { return }
+    TLSTrust.set(certificates.files(of: Self.operatorName), for: server.authority)
+  }
+  static let operatorName = "operator"
+  static let publicName = "public"
+
   /// Removes our own files, and the directory when nothing else is in it.
   func removeFiles(keepingLogs: Bool) {
     let manager = FileManager.default
     let names = (try? manager.contentsOfDirectory(atPath: path)) ?? []
-    for name in names where name.hasSuffix(".json") || ["control.sock", "agreed", "cache"].contains(name) {
+    for name in names where name.hasSuffix(".json") || ["control.sock", "agreed", "cache", "certs"].contains(name) {
       try? manager.removeItem(atPath: "\(path)/\(name)")
     }
     if !keepingLogs { try? manager.removeItem(atPath: logs) }

@@ -37,10 +37,13 @@ public final class HTTP2ServerSession: ServerSession {
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { session, frame, context in
       let type = frame!.pointee.hd.type
       guard type == UInt8(NGHTTP2_HEADERS.rawValue) || type == UInt8(NGHTTP2_DATA.rawValue),
-        frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
         let stream = HTTP2ServerSession.stream(session, frame!.pointee.hd.stream_id)
       else { return 0 }
-      HTTP2ServerSession.from(context).complete(stream)
+      if frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 {
+        HTTP2ServerSession.from(context).complete(stream)
+      } else {
+        HTTP2ServerSession.from(context).proceed(stream, isHead: type == UInt8(NGHTTP2_HEADERS.rawValue))
+      }
       return 0
     }
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks) { session, id, _, context in
@@ -132,7 +135,7 @@ public final class HTTP2ServerSession: ServerSession {
   private func submit(_ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?) {
     stream.responseHead = head
     stream.trailers = trailers
-    if trailers == nil, stream.responseBody.isEmpty || stream.isHead {
+    if trailers == nil, !stream.isResponseOpen, stream.responseBody.isEmpty || stream.isHead {
       nghttp2_submit_response(session, stream.id, head.fields.baseAddress, head.count, nil)
       return
     }
@@ -145,6 +148,11 @@ public final class HTTP2ServerSession: ServerSession {
         if count > 0 { buffer!.update(from: bytes.baseAddress! + stream.sent, count: count) }
       }
       stream.sent += count
+      if stream.isResponseOpen {
+        guard count == 0 else { return count }
+        stream.isWaiting = true
+        return Int(NGHTTP2_ERR_DEFERRED.rawValue)
+      }
       if stream.sent == stream.responseBody.count {
         flags!.pointee |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue)
         if let trailers = stream.trailers {
@@ -155,6 +163,43 @@ public final class HTTP2ServerSession: ServerSession {
       return count
     }
     nghttp2_submit_response(session, stream.id, head.fields.baseAddress, head.count, &provider)
+  }
+
+  // MARK: Responses that go on
+
+  public func begin(_ stream: ServerStream, head: ResponseHead) {
+    guard stream.isOpen, !stream.isAnswered else { return }
+    stream.isAnswered = true
+    stream.isResponseOpen = true
+    stream.ownsBody = true
+    submit(stream, head: head, trailers: nil)
+  }
+
+  public func send(_ stream: ServerStream, _ bytes: [UInt8]) -> Bool {
+    guard stream.isOpen, stream.isResponseOpen else { return false }
+    if stream.sent == stream.responseBody.count {
+      stream.responseBody.removeAll(keepingCapacity: true)
+      stream.sent = 0
+    }
+    guard stream.responseBody.count - stream.sent + bytes.count <= HTTPLimits.unsentResponseBytesMax else {
+      return false
+    }
+    stream.responseBody += bytes
+    resume(stream)
+    return true
+  }
+
+  public func finish(_ stream: ServerStream, trailers: ResponseHead) {
+    guard stream.isOpen, stream.isResponseOpen else { return }
+    stream.isResponseOpen = false
+    stream.trailers = trailers
+    resume(stream)
+  }
+
+  private func resume(_ stream: ServerStream) {
+    guard stream.isWaiting else { return }
+    stream.isWaiting = false
+    nghttp2_session_resume_data(session, stream.id)
   }
 
   public func shutdown(final: Bool) {
@@ -195,21 +240,43 @@ public final class HTTP2ServerSession: ServerSession {
 
   private static let headersTooLarge = ResponseHead(431)
   private static let bodyTooLarge = ResponseHead(413)
+  /// RESOURCE_EXHAUSTED, in gRPC's words.
+  private static let messageTooLarge = ResponseHead(
+    200,
+    [
+      ("content-type", "application/grpc"), ("grpc-status", "8"),
+      ("grpc-message", "the message is longer than this port allows"),
+    ])
 
   /// Answers at once and ignores the rest of the request.
   private func refuse(_ stream: ServerStream, _ head: ResponseHead) {
+    let isGRPC = stream.headers.hasPrefix("content-type", "application/grpc")
+    let head = isGRPC && head === Self.bodyTooLarge ? Self.messageTooLarge : head
+    stream.isStreaming = false
     stream.isDelivered = true
     stream.body.removeAll()
     respond(stream, head: head, body: [], trailers: nil)
   }
 
   private func data(_ stream: ServerStream, _ bytes: UnsafeRawBufferPointer) {
-    guard !stream.isDelivered else { return }
+    guard !stream.isDelivered || stream.isStreaming else { return }
     guard stream.body.count + bytes.count <= limits.bodyBytes else { return refuse(stream, Self.bodyTooLarge) }
     stream.body.append(contentsOf: bytes)
   }
 
+  /// More of a request has come, and more follows.
+  private func proceed(_ stream: ServerStream, isHead: Bool) {
+    if isHead, !stream.isDelivered {
+      guard delegate.streams(stream) else { return }
+      stream.isStreaming = true
+      stream.isDelivered = true
+    }
+    if stream.isStreaming { delegate.received(stream) }
+  }
+
   private func complete(_ stream: ServerStream) {
+    stream.isRequestComplete = true
+    if stream.isStreaming { return delegate.received(stream) }
     guard !stream.isDelivered else { return }
     stream.isDelivered = true
     stream.isHead = stream.isMethod("HEAD")
@@ -223,7 +290,7 @@ public final class HTTP2ServerSession: ServerSession {
       last.openIndex = stream.openIndex
     }
     nghttp2_session_set_stream_user_data(session, stream.id, nil)
-    let wasOwed = stream.isDelivered && !stream.isAnswered
+    let wasOwed = stream.isDelivered && !stream.isAnswered || stream.isResponseOpen
     stream.end()
     if wasOwed { delegate.cancelled(stream) }
     // A cancelled stream may still be held by its handler, which will find it closed; it is not used again.

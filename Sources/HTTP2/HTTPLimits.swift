@@ -13,6 +13,8 @@ public struct HTTPLimits: Sendable {
   public static let unsentBytesToPause = 64 << 10
   /// What may wait to be sent on a request that is a stream; its caller is told when a peer reads too slowly.
   public static let unsentStreamBytesMax = 4 << 20
+  /// The same of a response that is a stream.
+  public static let unsentResponseBytesMax = 64 << 10
   /// Receive windows: a body of the common size needs no round trip, and a connection's worth stays bounded.
   public static let streamWindow: UInt32 = 256 << 10
   public static let connectionWindow: Int32 = 1 << 20

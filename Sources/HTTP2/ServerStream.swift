@@ -8,6 +8,10 @@ public final class ServerStream {
   /// Whether a response may still be given.
   @exclusivity(unchecked) public internal(set) var isOpen = false
   @exclusivity(unchecked) public internal(set) var isAnswered = false
+  /// The request is handed over as it comes, and the response goes out as it is written. HTTP/2 only.
+  @exclusivity(unchecked) public internal(set) var isStreaming = false
+  /// The whole request is there.
+  @exclusivity(unchecked) public internal(set) var isRequestComplete = false
   /// The connection that the stream belongs to, from `received` until the stream ends; set by the transport. Not
   /// counted: the owner holds the stream, ends it before it goes, and is looked up for every response.
   @exclusivity(unchecked) public unowned(unsafe) var owner: AnyObject?
@@ -23,6 +27,10 @@ public final class ServerStream {
   /// The body was written into the stream's own buffer, which is used again.
   @exclusivity(unchecked) var ownsBody = false
   @exclusivity(unchecked) var sent = 0
+  /// The response goes on.
+  @exclusivity(unchecked) var isResponseOpen = false
+  /// nghttp2 waits until there is more to send.
+  @exclusivity(unchecked) var isWaiting = false
   private static let keptBytesMax = 64 << 10
 
   init() {}
@@ -30,6 +38,8 @@ public final class ServerStream {
   public func isMethod(_ name: StaticString) -> Bool { headers.has(":method", name) }
   public func isPath(_ path: StaticString) -> Bool { headers.has(":path", path) }
   public var path: String { headers[":path"] ?? "" }
+  /// Takes what has come of a streaming request so far.
+  public func withBody<Result>(_ read: (inout [UInt8]) -> Result) -> Result { read(&body) }
 
   func begin(id: Int32) {
     self.id = id
@@ -42,6 +52,10 @@ public final class ServerStream {
     isDelivered = false
     isHead = false
     sent = 0
+    isStreaming = false
+    isRequestComplete = false
+    isResponseOpen = false
+    isWaiting = false
   }
   func end() {
     isOpen = false
@@ -60,7 +74,10 @@ public final class ServerStream {
 
 /// What a server session tells its owner.
 public protocol ServerSessionDelegate: AnyObject {
-  /// The whole request is there.
+  /// Whether a request is handed over as it comes.
+  func streams(_ stream: ServerStream) -> Bool
+  /// The whole request is there; of a streaming one its head, and then more of it, the last time with
+  /// `isRequestComplete`.
   func received(_ stream: ServerStream)
   /// The client took it back, or the connection ended, before the answer was given.
   func cancelled(_ stream: ServerStream)
@@ -73,6 +90,11 @@ public protocol ServerSession: AnyObject {
   func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?)
   /// The same with a body that `write` appends to the stream's own buffer.
   func respond(_ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?, write: (inout [UInt8]) -> Void)
+  /// Begins a response that goes on: `send`, then `finish`.
+  func begin(_ stream: ServerStream, head: ResponseHead)
+  /// - Returns: false when nothing was taken: the stream has ended, or too much waits for a peer that does not read.
+  func send(_ stream: ServerStream, _ bytes: [UInt8]) -> Bool
+  func finish(_ stream: ServerStream, trailers: ResponseHead)
   /// Appends what is to be sent, about `limit` bytes at most.
   func output(into buffer: inout [UInt8], limit: Int)
   /// Announces the end: first a notice, then (final) no further streams.
@@ -82,4 +104,13 @@ public protocol ServerSession: AnyObject {
   var openStreams: Int { get }
   /// Whether the session has come to its end by itself.
   var isOver: Bool { get }
+}
+
+extension ServerSessionDelegate {
+  public func streams(_ stream: ServerStream) -> Bool { false }
+}
+extension ServerSession {
+  public func begin(_ stream: ServerStream, head: ResponseHead) {}
+  public func send(_ stream: ServerStream, _ bytes: [UInt8]) -> Bool { false }
+  public func finish(_ stream: ServerStream, trailers: ResponseHead) {}
 }

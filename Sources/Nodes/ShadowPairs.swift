@@ -151,7 +151,7 @@ extension TrafficCounts.Outcome {
     switch end.outcome {
     case .failure(let error):
       switch error.code {
-      case .invalidArgument, .notFound, .methodNotAllowed: return nil
+      case .invalidArgument, .unauthenticated, .permissionDenied, .notFound, .methodNotAllowed: return nil
       default: isError = true
       }
     case .success(let answer):

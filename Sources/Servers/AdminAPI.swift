@@ -19,6 +19,7 @@ final class AdminAPI: HTTPServerDelegate {
   private let loop: EventLoop
   /// Tells the node; what makes history is told with the wall clock.
   private let send: (CoordinatorEvent, _ dated: Bool) -> Void
+  private let standard: StandardServices
   private var streams: [CallToken: ServerStream] = [:]
   private var lastToken: CallToken = 0
 
@@ -31,15 +32,24 @@ final class AdminAPI: HTTPServerDelegate {
     self.store = store
     self.loop = loop
     self.send = send
+    standard = StandardServices(server, services: ["shortlist.v1.Coordinator", "shortlist.v1.Rollouts"]) {
+      [unowned node] in node.isReady
+    }
     server.delegate = self
   }
 
+  func streams(_ stream: ServerStream) -> Bool { standard.streams(stream) }
+  /// Readiness may have changed.
+  func update() { standard.update() }
+
   func received(_ stream: ServerStream, on server: HTTPServer) {
+    if standard.takes(stream) { return standard.received(stream) }
     lastToken += 1
     let call = lastToken
     stream.token = call
     streams[call] = stream
     do {
+      try admit(stream)
       if isGRPC(stream) { return try ask(call, stream) }
       let path = stream.path
       let parts = path.split(separator: "?", maxSplits: 1)
@@ -60,6 +70,8 @@ final class AdminAPI: HTTPServerDelegate {
       }
     } catch let error as RolloutError {
       refuse(call, error)
+    } catch let error as RankingError {
+      refuse(call, error)
     } catch let error as GRPC.StatusError {
       refuse(call, error)
     } catch {
@@ -67,7 +79,21 @@ final class AdminAPI: HTTPServerDelegate {
     }
   }
 
-  func cancelled(_ stream: ServerStream, on server: HTTPServer) { streams[stream.token] = nil }
+  func cancelled(_ stream: ServerStream, on server: HTTPServer) {
+    standard.cancelled(stream)
+    streams[stream.token] = nil
+  }
+
+  /// A certificate opens what its role is for.
+  private func admit(_ stream: ServerStream) throws {
+    guard let roles = server.peerRoles(of: stream) else { return }
+    let needed: NodeRole =
+      stream.isPath("/shortlist.v1.Coordinator/Join") || stream.isPath("/shortlist.v1.Coordinator/Leave")
+      ? .worker : stream.isPath("/shortlist.v1.Coordinator/Traffic") ? .coordinator : .operator
+    guard roles.isDisjoint(with: needed) else { return }
+    let why = "this takes a certificate with the role \(needed), yours has \(roles)"
+    throw RankingError(.permissionDenied, why)
+  }
 
   private func isGRPC(_ stream: ServerStream) -> Bool {
     stream.isMethod("POST") && stream.headers.hasPrefix("content-type", "application/grpc")
@@ -142,6 +168,15 @@ final class AdminAPI: HTTPServerDelegate {
     if isGRPC(stream) { return refuse(call, GRPC.StatusError(RolloutAPI.grpcStatus(error.code), error.message)) }
     streams[call] = nil
     server.respond(stream, head: Heads.error(RolloutAPI.status(error.code)), body: RolloutAPI.body(error))
+  }
+  private func refuse(_ call: CallToken, _ error: RankingError) {
+    guard let stream = streams[call] else { return }
+    if isGRPC(stream) { return refuse(call, GRPC.status(of: error)) }
+    streams[call] = nil
+    var json = JSONWriter()
+    PublicAPI.write(error, requestID: "", into: &json)
+    json.literal("\n")
+    server.respond(stream, head: Heads.error(PublicAPI.httpStatus(error.code)), body: json.bytes)
   }
   func refuse(_ call: CallToken, _ error: GRPC.StatusError) {
     guard let stream = streams.removeValue(forKey: call) else { return }

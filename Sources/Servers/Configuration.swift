@@ -48,6 +48,8 @@ public struct CoordinatorConfiguration: Sendable {
   public var store = ""
   /// Where bundles come from instead, by HTTP.
   public var bundles: BundlesConfiguration?
+  /// nil = everything is plaintext.
+  public var tls: TLSConfiguration?
   /// Of one model, the last is the serving version.
   public var models: [ModelVersion] = []
   public var workers: [Worker] = []
@@ -78,9 +80,10 @@ public struct CoordinatorConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement", "health", "routing",
-      "busy_poll_us", "state", "bundles",
+      "busy_poll_us", "state", "bundles", "tls",
     ])
     name = try json.text("name") ?? name
+    tls = try json.tls(isCoordinator: true)
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     bundles = try json.bundles(besides: store)
@@ -170,6 +173,8 @@ public struct WorkerConfiguration: Sendable {
   public var store = ""
   /// Where bundles come from instead, by HTTP.
   public var bundles: BundlesConfiguration?
+  /// nil = everything is plaintext.
+  public var tls: TLSConfiguration?
   public var holdings: [Holding] = []
   /// Compute threads; 0 = one per core.
   public var scoringThreads = 0
@@ -193,9 +198,10 @@ public struct WorkerConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
-      "allow_faults", "together_kib", "load_share", "bundles",
+      "allow_faults", "together_kib", "load_share", "bundles", "tls",
     ])
     name = try json.text("name") ?? name
+    tls = try json.tls(isCoordinator: false)
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     bundles = try json.bundles(besides: store)
@@ -321,6 +327,10 @@ struct ConfigurationFile {
     guard let child = try child("bundles") else { return nil }
     guard store.isEmpty else { throw ConfigurationError("\(place): give \"store\" or \"bundles\", not both") }
     return try BundlesConfiguration(child)
+  }
+  func tls(isCoordinator: Bool) throws(ConfigurationError) -> TLSConfiguration? {
+    guard let child = try child("tls") else { return nil }
+    return try TLSConfiguration(child, isCoordinator: isCoordinator)
   }
   func objects(_ key: String) throws(ConfigurationError) -> [ConfigurationFile] {
     guard let value = object[key] else { return [] }

@@ -7,12 +7,16 @@ import Wire
 /// while the process lives.
 final class CoordinatorLinks: HTTPClientDelegate {
   private let loop: EventLoop
+  private let tls: TLSContext?
   private var clients: [String: HTTPClient] = [:]
   /// What is to be asked as soon as a connection is up: only the newest question counts.
   private var waiting: [String: (send: () -> Void, fail: () -> Void)] = [:]
   private static let timeout: Duration = .seconds(1)
 
-  init(loop: EventLoop) { self.loop = loop }
+  init(loop: EventLoop, tls: TLSContext?) {
+    self.loop = loop
+    self.tls = tls
+  }
 
   /// - Parameter done: called once, later; a question that cannot be sent by the time a connection fails has failed.
   func ask<Reply>(
@@ -28,7 +32,7 @@ final class CoordinatorLinks: HTTPClientDelegate {
       client = known
     } else {
       client = HTTPClient(
-        host: address.host, port: address.port, loop: loop, seed: StableHash.xxh64(coordinator))
+        host: address.host, port: address.port, loop: loop, tls: tls, seed: StableHash.xxh64(coordinator))
       client.delegate = self
       clients[coordinator] = client
       client.start()

@@ -19,6 +19,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private struct Pending {
     let stream: ServerStream
     let api: PublicAPI
+    let isGRPC: Bool
     let requestID: String
     let receivedAt: Instant
   }
@@ -33,6 +34,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private let node: CoordinatorNode
   private let store: StoreLink?
   private let reader: BundleReader
+  private let security: NodeSecurity
   /// Versions that are being read.
   private var loadings: Set<ModelVersion> = []
   private var seeds: SeededGenerator
@@ -51,9 +53,12 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
   private var calls = CallTable<Purpose>()
   private var queryCache: (key: UInt64, bytes: [UInt8]) = (.max, [])
-  private lazy var others = CoordinatorLinks(loop: loop)
+  private lazy var others = CoordinatorLinks(loop: loop, tls: security.toCoordinators)
   private lazy var timer = LoopTimer { [unowned self] in sendDated(.woke) }
   private var metrics = CoordinatorMetrics()
+  private lazy var standard = StandardServices(server, services: ["shortlist.v1.Ranking"]) { [unowned self] in
+    node.isReady
+  }
   private var requestIDs: SeededGenerator
   private var hasAnnounced = false
   private var shutdown: Shutdown?
@@ -73,10 +78,16 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     self.configuration = configuration
     reader = BundleReader(
       try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
+    security = try NodeSecurity(configuration.tls, name: configuration.name)
     server = try HTTPServer(
-      host: configuration.listen.host, port: configuration.listen.port, limits: .publicPort, loop: loop)
+      host: configuration.listen.host, port: configuration.listen.port, limits: .publicPort, tls: security.publicPort,
+      loop: loop)
+    security.logRefusals(of: server, at: "public")
     if let address = configuration.admin {
-      adminServer = try HTTPServer(host: address.host, port: address.port, limits: .publicPort, loop: loop)
+      let admin = try HTTPServer(
+        host: address.host, port: address.port, limits: .publicPort, tls: security.adminPort, loop: loop)
+      security.logRefusals(of: admin, at: "admin")
+      adminServer = admin
     } else {
       adminServer = nil
     }
@@ -118,13 +129,15 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       adminServer?.stop(limit: .seconds(1)) {}
       server.stop(limit: .seconds(9)) { self.loop.stop() }
     }
+    security.watch(on: loop)
     server.start()
     admin = adminServer.map { server in
       AdminAPI(server, node: node, store: store, loop: loop) { [unowned self] in $1 ? sendDated($0) : send($0) }
     }
     adminServer?.start()
     if let adminServer, let address = configuration.admin {
-      Announcement.admin(SocketAddress(host: address.host, port: adminServer.port))
+      Announcement.admin(
+        SocketAddress(host: address.host, port: adminServer.port), isSecure: security.adminPort != nil)
     }
     for worker in configuration.workers {
       send(.configured(name: worker.name, address: worker.address.description))
@@ -159,11 +172,13 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     }
     events.removeAll(keepingCapacity: true)
     isHandling = false
+    standard.update()
+    admin?.update()
     // With more requests in flight there is something to do most of the time, and looking would only cost.
     loop.expectSoon(within: (1...2).contains(pending.count) ? configuration.busyPoll : .zero)
     if !hasAnnounced, node.isReady {
       hasAnnounced = true
-      Announcement.ready(configuration.listen, port: server.port)
+      Announcement.ready(configuration.listen, port: server.port, isSecure: security.publicPort != nil)
     }
   }
 
@@ -286,7 +301,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       return Log.line(configuration.name, "\(node.membership.members[worker.index].name): no address: \(address)")
     }
     while clients.count <= worker.index { clients.append(nil) }
-    let client = HTTPClient(host: address.host, port: address.port, loop: loop, seed: seeds.next())
+    let client = HTTPClient(
+      host: address.host, port: address.port, loop: loop, tls: security.toWorkers, seed: seeds.next())
     client.delegate = self
     clients[worker.index] = client
     client.start()
@@ -364,8 +380,11 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
 
   private static let healthy = Array("ok\n".utf8)
 
+  public func streams(_ stream: ServerStream) -> Bool { standard.streams(stream) }
+
   public func received(_ stream: ServerStream, on server: HTTPServer) {
     if stream.isMethod("POST") {
+      if isGRPC(stream) { return askByGRPC(stream) }
       if stream.isPath("/v1/recommend") { return ask(stream, .recommend) }
       if stream.isPath("/v1/rank") { return ask(stream, .rank) }
       if stream.isPath("/v1/similar") { return ask(stream, .similar) }
@@ -393,7 +412,19 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     }
   }
 
+  private func isGRPC(_ stream: ServerStream) -> Bool { stream.headers.hasPrefix("content-type", "application/grpc") }
+
+  private func askByGRPC(_ stream: ServerStream) {
+    if standard.takes(stream) { return standard.received(stream) }
+    if stream.isPath("/shortlist.v1.Ranking/Recommend") { return ask(stream, .recommend, byGRPC: true) }
+    if stream.isPath("/shortlist.v1.Ranking/Rank") { return ask(stream, .rank, byGRPC: true) }
+    if stream.isPath("/shortlist.v1.Ranking/Similar") { return ask(stream, .similar, byGRPC: true) }
+    server.respond(
+      stream, head: Heads.grpcError(GRPC.StatusError(.unimplemented, "no such method")), body: [])
+  }
+
   public func cancelled(_ stream: ServerStream, on server: HTTPServer) {
+    standard.cancelled(stream)
     guard pending.removeValue(forKey: stream.token) != nil else { return }
     send(.cancelled(stream.token))
   }
@@ -412,24 +443,44 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     }
   }
 
-  private func ask(_ stream: ServerStream, _ api: PublicAPI) {
+  private func parse(
+    _ stream: ServerStream, _ api: PublicAPI, byGRPC: Bool, requestID: String
+  ) throws -> RankingRequest {
+    guard byGRPC else { return try api.parse(stream.body, requestID: requestID) }
+    var request = try stream.body.withUnsafeBytes {
+      try api.parse(message: try GRPC.message($0).get(), requestID: requestID)
+    }
+    if let timeout = stream.headers["grpc-timeout"].flatMap({ GRPC.timeout($0) }) {
+      request.timeout = min(timeout, request.timeout ?? Self.timeoutMax)
+    }
+    return request
+  }
+  private static let timeoutMax = Duration.milliseconds(Int(RequestLimit.timeoutMilliseconds.upperBound))
+
+  private func ask(_ stream: ServerStream, _ api: PublicAPI, byGRPC: Bool = false) {
     let now = loop.now
     let id = requestID(stream)
     let endpoint = CoordinatorMetrics.Endpoint(api)
     metrics.received(endpoint)
-    do throws(RankingError) {
-      let request = try api.parse(stream.body, requestID: id)
+    do {
+      let request = try parse(stream, api, byGRPC: byGRPC, requestID: id)
       lastToken += 1
       stream.token = lastToken
-      pending[lastToken] = Pending(stream: stream, api: api, requestID: id, receivedAt: now)
+      pending[lastToken] = Pending(stream: stream, api: api, isGRPC: byGRPC, requestID: id, receivedAt: now)
       send(.requested(lastToken, request, deadline: now + (request.timeout ?? RequestLimit.timeoutDefault)))
-    } catch {
+    } catch let error as RankingError {
       metrics.failed(endpoint, error, took: .zero)
       refuse(stream, error, requestID: id)
+    } catch let error as GRPC.StatusError {
+      metrics.failed(endpoint, RankingError(.invalidArgument, error.message), took: .zero)
+      server.respond(stream, head: Heads.grpcError(error), body: [])
+    } catch {
+      preconditionFailure("parsing throws nothing else: \(error)")
     }
   }
 
   private func refuse(_ stream: ServerStream, _ error: RankingError, requestID id: String? = nil) {
+    if isGRPC(stream) { return server.respond(stream, head: Heads.grpcError(GRPC.status(of: error)), body: []) }
     var json = JSONWriter()
     PublicAPI.write(error, requestID: id ?? requestID(stream), into: &json)
     json.bytes.append(UInt8(ascii: "\n"))
@@ -443,6 +494,11 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     switch outcome {
     case .success(let answer):
       metrics.answered(endpoint, answer, took: took)
+      if request.isGRPC {
+        return server.respond(request.stream, head: Heads.grpc, trailers: Heads.grpcOK) { body in
+          GRPC.frame(into: &body) { body in ProtoWriter.append(to: &body) { request.api.write(answer, into: &$0) } }
+        }
+      }
       server.respond(request.stream, head: Heads.json) { body in
         JSONWriter.append(to: &body) { json in
           request.api.write(answer, into: &json)
@@ -491,6 +547,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private func metricsText() -> String {
     var text = CoordinatorMetricsPage.text(node: node, metrics: metrics, server: server, now: loop.now)
     reader.source.write(into: &text)
+    security.write(into: &text)
     return text.text
   }
 }

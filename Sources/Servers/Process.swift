@@ -25,10 +25,11 @@ enum Log {
 }
 
 enum Announcement {
-  static func ready(_ address: SocketAddress, port: UInt16) {
-    Log.write(1, "ready http://\(SocketAddress(host: address.host, port: port))\n")
+  static func ready(_ address: SocketAddress, port: UInt16, isSecure: Bool) {
+    Log.write(1, "ready \(scheme(isSecure))\(SocketAddress(host: address.host, port: port))\n")
   }
-  static func admin(_ address: SocketAddress) { Log.write(1, "admin http://\(address)\n") }
+  static func admin(_ address: SocketAddress, isSecure: Bool) { Log.write(1, "admin \(scheme(isSecure))\(address)\n") }
+  private static func scheme(_ isSecure: Bool) -> String { isSecure ? "https://" : "http://" }
 }
 
 enum Threads {
@@ -40,12 +41,13 @@ enum Threads {
     if sched_setscheduler(0, idle, &parameters) != 0 { _ = setpriority(__priority_which_t(0), 0, 19) }
   }
 
-  /// Threads that are started in `body` never take SIGTERM and SIGINT: the loop alone does.
+  /// Threads that are started in `body` never take SIGTERM, SIGINT and SIGHUP: the loop alone does.
   static func withSignalsBlocked<Result>(_ body: () -> Result) -> Result {
     var set = sigset_t()
     sigemptyset(&set)
     sigaddset(&set, SIGTERM)
     sigaddset(&set, SIGINT)
+    sigaddset(&set, SIGHUP)
     pthread_sigmask(SIG_BLOCK, &set, nil)
     return body()
   }
@@ -103,13 +105,16 @@ struct ProcessFigures {
 enum Heads {
   static let grpc = ResponseHead(200, [("content-type", GRPC.contentType)])
   static let grpcOK = ResponseHead(0, [("grpc-status", "0")])
+  /// Trailers only.
   static func grpcError(_ error: GRPC.StatusError) -> ResponseHead {
-    ResponseHead(
-      200,
-      [
-        ("content-type", GRPC.contentType), ("grpc-status", "\(error.status.rawValue)"),
-        ("grpc-message", GRPC.encodeMessage(error.message)),
-      ])
+    ResponseHead(200, [("content-type", GRPC.contentType)] + fields(error))
+  }
+  static func grpcTrailers(_ error: GRPC.StatusError) -> ResponseHead { ResponseHead(0, fields(error)) }
+  private static func fields(_ error: GRPC.StatusError) -> [(String, String)] {
+    var fields = [("grpc-status", "\(error.status.rawValue)"), ("grpc-message", GRPC.encodeMessage(error.message))]
+    if let details = error.details { fields.append(("grpc-status-details-bin", details)) }
+    if error == .compressed { fields.append(("grpc-accept-encoding", "identity")) }
+    return fields
   }
   static let text = ResponseHead(200, [("content-type", "text/plain; charset=utf-8")])
   static let metrics = ResponseHead(200, [("content-type", "text/plain; version=0.0.4; charset=utf-8")])
@@ -117,9 +122,10 @@ enum Heads {
   static let json = ResponseHead(200, [("content-type", "application/json")])
   private static let errors: [Int: ResponseHead] = {
     var heads: [Int: ResponseHead] = [:]
-    for status in [400, 404, 405, 409, 413, 499, 500, 504] {
+    for status in [400, 403, 404, 405, 409, 413, 499, 500, 504] {
       heads[status] = ResponseHead(status, [("content-type", "application/json")])
     }
+    heads[401] = ResponseHead(401, [("content-type", "application/json"), ("www-authenticate", "Bearer")])
     heads[503] = ResponseHead(503, [("content-type", "application/json"), ("retry-after", "1")])
     return heads
   }()

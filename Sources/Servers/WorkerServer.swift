@@ -44,6 +44,7 @@ public final class WorkerServer: HTTPServerDelegate {
   /// Time spent in the scorer, all threads together.
   private var scoring = Duration.zero
   private let reader: BundleReader
+  private let security: NodeSecurity
   private struct Load: Equatable {
     var release: ModelVersion
     var shard: ShardID
@@ -54,7 +55,7 @@ public final class WorkerServer: HTTPServerDelegate {
   private var fetches: [Load] = []
   /// Shards of the configuration that are not settled yet; it is ready when there are none.
   private var awaited = 0
-  private lazy var coordinators = CoordinatorLinks(loop: loop)
+  private lazy var coordinators = CoordinatorLinks(loop: loop, tls: security.toCoordinators)
 
   /// Runs a worker until it is told to end.
   /// - Returns: the exit status.
@@ -77,8 +78,11 @@ public final class WorkerServer: HTTPServerDelegate {
     self.configuration = configuration
     reader = BundleReader(
       try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
+    security = try NodeSecurity(configuration.tls, name: configuration.name)
     server = try HTTPServer(
-      host: configuration.listen.host, port: configuration.listen.port, limits: .workerPort, loop: loop)
+      host: configuration.listen.host, port: configuration.listen.port, limits: .workerPort, tls: security.workerPort,
+      loop: loop)
+    security.logRefusals(of: server, at: "worker")
     let threads =
       configuration.scoringThreads > 0 ? configuration.scoringThreads : max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
     var random = SystemRandomNumberGenerator()
@@ -104,6 +108,7 @@ public final class WorkerServer: HTTPServerDelegate {
       drainingSince = loop.now
       send(.draining)
     }
+    security.watch(on: loop)
     server.start()
     for holding in configuration.holdings {
       awaited += Set(holding.shards).count
@@ -114,7 +119,9 @@ public final class WorkerServer: HTTPServerDelegate {
   }
 
   private func announceWhenReady() {
-    if awaited == 0 { Announcement.ready(configuration.listen, port: server.port) }
+    if awaited == 0 {
+      Announcement.ready(configuration.listen, port: server.port, isSecure: security.workerPort != nil)
+    }
   }
 
   /// Has a slice fetched and read. A damaged shard is left out and said; the others serve.
@@ -210,6 +217,7 @@ public final class WorkerServer: HTTPServerDelegate {
     }
     events.removeAll(keepingCapacity: true)
     isHandling = false
+    standard.update()
   }
 
   private func carryOut(_ effect: WorkerEffect) {
@@ -316,9 +324,18 @@ public final class WorkerServer: HTTPServerDelegate {
   // MARK: Coordinators
 
   private static let healthy = Array("ok\n".utf8)
+  private var isReady: Bool { !node.isDraining && !hosted.isEmpty }
+  private lazy var standard = StandardServices(server, services: ["shortlist.v1.Worker"]) { [unowned self] in isReady }
+
+  public func streams(_ stream: ServerStream) -> Bool { standard.streams(stream) }
 
   public func received(_ stream: ServerStream, on server: HTTPServer) {
+    if standard.takes(stream) { return standard.received(stream) }
     guard stream.isMethod("POST") else { return get(stream) }
+    guard server.peerRoles(of: stream)?.contains(.coordinator) != false else {
+      let error = GRPC.StatusError(.permissionDenied, "this takes a coordinator's certificate")
+      return server.respond(stream, head: Heads.grpcError(error), body: [])
+    }
     if configuration.allowFaults, stream.isPath("/faults") { return setFaults(stream) }
     lastToken += 1
     stream.token = lastToken
@@ -348,8 +365,6 @@ public final class WorkerServer: HTTPServerDelegate {
             succeed(call, [])
             drainingSince = drainingSince ?? loop.now
             send(.draining)
-          } else if stream.isPath("/grpc.health.v1.Health/Check") {
-            succeed(call, [0x08, 0x01])  // status: SERVING
           } else {
             refuse(call, GRPC.StatusError(.unimplemented, "no such method"))
           }
@@ -361,6 +376,7 @@ public final class WorkerServer: HTTPServerDelegate {
   }
 
   public func cancelled(_ stream: ServerStream, on server: HTTPServer) {
+    standard.cancelled(stream)
     guard streams.removeValue(forKey: stream.token) != nil else { return }
     send(.cancelled(stream.token))
   }
@@ -396,7 +412,6 @@ public final class WorkerServer: HTTPServerDelegate {
   private func get(_ stream: ServerStream) {
     if stream.isPath("/healthz") { return server.respond(stream, head: Heads.text, body: Self.healthy) }
     if stream.isPath("/readyz") {
-      let isReady = !node.isDraining && !hosted.isEmpty
       return server.respond(
         stream, head: isReady ? Heads.text : Heads.unready, body: Array((isReady ? "ready\n" : "not ready\n").utf8))
     }
@@ -430,6 +445,7 @@ public final class WorkerServer: HTTPServerDelegate {
         "\(holding.ready.count)")
     }
     reader.source.write(into: &text)
+    security.write(into: &text)
     ProcessFigures().write(into: &text)
     return text.text
   }

@@ -39,6 +39,8 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
   public private(set) var turn: UInt64 = 0
   /// One receive buffer for all connections: bytes are consumed before the next read.
   let receiveBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 64)
+  /// For what a TLS record says.
+  let recordBuffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 16 << 10, alignment: 64)
   let sessionMemory = SessionMemory()
 
   public init() {
@@ -54,6 +56,7 @@ public final class EventLoop: SerialExecutor, @unchecked Sendable {
     close(epoll)
     close(wakeUp)
     receiveBuffer.deallocate()
+    recordBuffer.deallocate()
   }
 
   /// The time as of now; from any thread.

@@ -47,6 +47,8 @@ public final class HTTPClient: DescriptorHandler, Flushable {
   private let policy: LinkPolicy
   private var authority: String { "\(host):\(port)" }
   private let reconnects: Bool
+  private let tls: TLSContext?
+  private var wire = Wire(nil)
   private var generator: SeededGenerator
   private var socket: Link?
   private var session: HTTP2ClientSession?
@@ -67,11 +69,14 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     init(_ socket: consuming Socket) { self.socket = socket }
   }
 
-  /// - Parameter reconnects: false = give up at the first failure.
+  /// - Parameters:
+  ///   - tls: nil = plaintext.
+  ///   - reconnects: false = give up at the first failure.
   public init(
-    host: String, port: UInt16, loop: EventLoop, policy: LinkPolicy = LinkPolicy(), reconnects: Bool = true,
-    seed: UInt64 = 0
+    host: String, port: UInt16, loop: EventLoop, policy: LinkPolicy = LinkPolicy(), tls: TLSContext? = nil,
+    reconnects: Bool = true, seed: UInt64 = 0
   ) {
+    self.tls = tls
     self.host = host
     self.port = port
     self.loop = loop
@@ -173,6 +178,8 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     let attempt = connection
     let address: ResolvedAddress
     do { address = try ResolvedAddress(host: host, port: port) } catch { return lose("\(error)") }
+    do { wire = Wire(try tls.map { terms in try TLSSession(terms, host: host) }) } catch { return lose("\(error)") }
+    wire.tls?.start()
     let descriptor = Glibc.socket(
       address.family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
     guard descriptor >= 0 else { return lose("\(SystemError("socket"))") }
@@ -205,6 +212,7 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     sent = 0
     let session = session
     self.session = nil
+    wire = Wire(nil)
     if wasUp { delay = policy.reconnectFirst }
     delegate?.clientDown(self, reason: reason)
     session?.close()
@@ -228,14 +236,16 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     switch link.socket.read(into: buffer) {
     case .bytes(let count):
       lastReceived = loop.now
-      session.receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count]))
+      let bytes = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])
+      wire.receive(bytes, room: loop.recordBuffer) { if socket === link { session.receive($0) } }
       guard socket === link else { return }
+      if let failure = wire.failure { return loseSecurely(link, failure) }
       if session.isUp, !session.isLeaving, !isUp {
         isUp = true
         delegate?.clientUp(self)
         watchIdle(connection)
       }
-      if session.isOver { return lose("the peer ended the connection") }
+      if session.isOver || wire.isClosed { return lose("the peer ended the connection") }
       if session.isLeaving, isUp {
         // Calls under way are still answered on this connection; new ones go elsewhere until there is another.
         isUp = false
@@ -246,6 +256,13 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     case .end: lose("the peer closed the connection")
     case .failed(let code): lose("\(SystemError("connection to \(authority)", code))")
     }
+  }
+
+  /// The peer is told why, if TLS has a word for it.
+  private func loseSecurely(_ link: Link, _ failure: TLSError) {
+    wire.tls?.output(into: &unsent)
+    _ = unsent.withUnsafeBytes { link.socket.write(UnsafeRawBufferPointer(rebasing: $0[sent...])) }
+    lose("TLS with \(authority): \(failure)")
   }
 
   private func flushLater() {
@@ -262,7 +279,7 @@ public final class HTTPClient: DescriptorHandler, Flushable {
       if sent == unsent.count {
         unsent.removeAll(keepingCapacity: true)
         sent = 0
-        session.output(into: &unsent, limit: HTTPLimits.unsentBytesToPause)
+        wire.fill(&unsent) { session.output(into: &$0, limit: HTTPLimits.unsentBytesToPause) }
         if unsent.isEmpty { break }
       }
       switch unsent.withUnsafeBytes({ link.socket.write(UnsafeRawBufferPointer(rebasing: $0[sent...])) }) {

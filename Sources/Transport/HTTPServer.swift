@@ -5,13 +5,19 @@ import RankingCore
 
 // Listens, and turns connections into requests. The first bytes of a connection say which protocol it speaks:
 //
-//     socket bytes ─► [TLS, later] ─► "PRI * HTTP/2.0…"? ─► HTTP2ServerSession ─┐
+//     socket bytes ─► [TLS] ─►        "PRI * HTTP/2.0…"? ─► HTTP2ServerSession ─┐
 //                                  └─ anything else     ─► HTTP1ServerSession ─┴─► HTTPServerDelegate
 
 /// Answers requests, on the server's loop.
 public protocol HTTPServerDelegate: AnyObject {
+  /// Whether a request is handed over as it comes.
+  func streams(_ stream: ServerStream) -> Bool
   func received(_ stream: ServerStream, on server: HTTPServer)
   func cancelled(_ stream: ServerStream, on server: HTTPServer)
+}
+
+extension HTTPServerDelegate {
+  public func streams(_ stream: ServerStream) -> Bool { false }
 }
 
 public struct HTTPServerCounters: Sendable {
@@ -19,6 +25,8 @@ public struct HTTPServerCounters: Sendable {
   public var requests: UInt64 = 0
   public var cancelled: UInt64 = 0
   public var refusedConnections: UInt64 = 0
+  /// Connections whose TLS handshake failed.
+  public var refusedByTLS: UInt64 = 0
 }
 
 public final class HTTPServer: DescriptorHandler {
@@ -28,13 +36,20 @@ public final class HTTPServer: DescriptorHandler {
   public let port: UInt16
   public fileprivate(set) var counters = HTTPServerCounters()
   public weak var delegate: (any HTTPServerDelegate)?
+  /// Told of peers that TLS keeps out, and why.
+  public var whenRefused: ((String) -> Void)?
+  fileprivate let tls: TLSContext?
   private let listener: Int32
   fileprivate var connections: [ObjectIdentifier: ServerConnection] = [:]
   private var isStopping = false
   private var whenStopped: (() -> Void)?
 
-  public init(host: String, port: UInt16, limits: HTTPLimits, loop: EventLoop) throws(SystemError) {
+  /// - Parameter tls: nil = plaintext.
+  public init(
+    host: String, port: UInt16, limits: HTTPLimits, tls: TLSContext? = nil, loop: EventLoop
+  ) throws(SystemError) {
     self.loop = loop
+    self.tls = tls
     self.limits = limits
     let address = try ResolvedAddress(host: host, port: port)
     let descriptor = socket(
@@ -77,6 +92,22 @@ public final class HTTPServer: DescriptorHandler {
   ) {
     connection(of: stream)?.respond(stream, head: head, trailers: trailers, write: write)
   }
+  /// Begins a response that goes on: `send`, then `finish`. HTTP/2 only.
+  public func begin(_ stream: ServerStream, head: ResponseHead) {
+    connection(of: stream)?.speak { $0.begin(stream, head: head) }
+  }
+  /// - Returns: false when nothing was taken: the stream has ended, or too much waits for a peer that does not read.
+  public func send(_ stream: ServerStream, _ bytes: [UInt8]) -> Bool {
+    connection(of: stream)?.speak { $0.send(stream, bytes) } ?? false
+  }
+  public func finish(_ stream: ServerStream, trailers: ResponseHead) {
+    connection(of: stream)?.speak { $0.finish(stream, trailers: trailers) }
+  }
+  /// What the certificate of a request's sender entitles to; nil = nobody was asked for one.
+  public func peerRoles(of stream: ServerStream) -> NodeRole? {
+    guard case .nodeServer? = tls?.use else { return nil }
+    return connection(of: stream)?.peerRoles ?? []
+  }
   /// Only connections own streams, so that no cast needs to be tried.
   private func connection(of stream: ServerStream) -> ServerConnection? {
     stream.owner.map { unsafeDowncast($0, to: ServerConnection.self) }
@@ -116,7 +147,7 @@ public final class HTTPServer: DescriptorHandler {
         continue
       }
       counters.accepted += 1
-      let connection = ServerConnection(Socket(adopting: descriptor), server: self)
+      guard let connection = ServerConnection(Socket(adopting: descriptor), server: self) else { continue }
       connections[ObjectIdentifier(connection)] = connection
       connection.start()
     }
@@ -135,6 +166,7 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
   private let socket: Socket
   private unowned let server: HTTPServer
   private var session: (any ServerSession)?
+  private var wire: Wire
   private var preface: [UInt8] = []
   private var unsent: [UInt8] = []
   private var sent = 0
@@ -146,7 +178,13 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
   private var lastProgress: Instant
   private static let http2Preface = Array("PRI * HTTP/2.0".utf8)
 
-  init(_ socket: consuming Socket, server: HTTPServer) {
+  init?(_ socket: consuming Socket, server: HTTPServer) {
+    var tls: TLSSession?
+    if let terms = server.tls {
+      guard let session = try? TLSSession(terms) else { return nil }
+      tls = session
+    }
+    wire = Wire(tls)
     self.socket = socket
     self.server = server
     lastActivity = server.loop.now
@@ -169,12 +207,26 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
     switch socket.read(into: buffer) {
     case .bytes(let count):
       lastActivity = server.loop.now
-      if !receive(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])) { closesWhenSent = true }
+      let bytes = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])
+      wire.receive(bytes, room: server.loop.recordBuffer) {
+        if !closesWhenSent, !isEnded, !receive($0) { closesWhenSent = true }
+      }
+      if let failure = wire.failure { refuse(failure) }
+      if wire.isClosed { closesWhenSent = true }
       flushLater()
     case .wouldBlock: return
     case .end, .failed: end()
     }
   }
+
+  /// What TLS itself has to say of it is sent, and nothing else.
+  private func refuse(_ failure: TLSError) {
+    closesWhenSent = true
+    guard session == nil else { return }
+    server.counters.refusedByTLS += 1
+    server.whenRefused?("\(socket.peer) is refused: \(failure)")
+  }
+  var peerRoles: NodeRole { wire.tls?.peerRoles ?? [] }
 
   private func receive(_ bytes: UnsafeRawBufferPointer) -> Bool {
     if let session { return session.receive(bytes) }
@@ -206,6 +258,12 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
     flushLater()
   }
 
+  func speak<Result>(_ body: (any ServerSession) -> Result) -> Result? {
+    guard !isEnded, let session else { return nil }
+    defer { flushLater() }
+    return body(session)
+  }
+
   func shutdown(final: Bool) {
     session?.shutdown(final: final)
     if session == nil || (final && session?.openStreams == 0) { closesWhenSent = true }
@@ -226,7 +284,7 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
       if sent == unsent.count {
         unsent.removeAll(keepingCapacity: true)
         sent = 0
-        session?.output(into: &unsent, limit: HTTPLimits.unsentBytesToPause)
+        wire.fill(&unsent) { session?.output(into: &$0, limit: HTTPLimits.unsentBytesToPause) }
         if unsent.isEmpty { break }
       }
       let result = unsent.withUnsafeBytes { socket.write(UnsafeRawBufferPointer(rebasing: $0[sent...])) }
@@ -238,13 +296,23 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
       case .end, .failed: return end()
       }
     }
-    if !isBlocked, closesWhenSent || session?.isOver == true { return end() }
+    if !isBlocked, closesWhenSent || session?.isOver == true { return sayGoodbye() }
     // While the peer does not read, nothing more is read from it.
     let wanted = isBlocked ? EPOLLOUT.rawValue : EPOLLIN.rawValue
     if wanted != interest {
       interest = wanted
       server.loop.modify(socket.descriptor, events: wanted)
     }
+  }
+
+  /// Everything has been sent: TLS says so, which a peer that has not got the whole answer can tell from an attack.
+  private func sayGoodbye() {
+    if let tls = wire.tls {
+      tls.close()
+      tls.output(into: &unsent)
+      _ = unsent.withUnsafeBytes { socket.write($0) }
+    }
+    end()
   }
 
   func checkTime() {
@@ -269,9 +337,12 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
 
   // MARK: ServerSessionDelegate
 
+  func streams(_ stream: ServerStream) -> Bool { server.delegate?.streams(stream) ?? false }
   func received(_ stream: ServerStream) {
-    stream.owner = self
-    server.counters.requests += 1
+    if stream.owner == nil {
+      stream.owner = self
+      server.counters.requests += 1
+    }
     server.delegate?.received(stream, on: server)
   }
   func cancelled(_ stream: ServerStream) {

@@ -42,6 +42,25 @@ struct Socket: ~Copyable {
     var value = value
     setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size))
   }
+  /// Who is at the other end.
+  var peer: String {
+    var address = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    return withUnsafeMutablePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+        var host = [CChar](repeating: 0, count: 64)
+        var port = [CChar](repeating: 0, count: 8)
+        guard getpeername(descriptor, pointer, &length) == 0,
+          getnameinfo(pointer, length, &host, 64, &port, 8, NI_NUMERICHOST | NI_NUMERICSERV) == 0
+        else { return "a peer that has gone" }
+        func text(_ chars: [CChar]) -> String {
+          String(decoding: chars.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
+        let name = text(host)
+        return (name.contains(":") ? "[\(name)]" : name) + ":" + text(port)
+      }
+    }
+  }
   /// The error of a connection attempt that has ended; 0 = connected.
   var pendingError: Int32 {
     var value: Int32 = 0

@@ -114,6 +114,8 @@ extension PublicAPI {
   public static func httpStatus(_ code: RankingError.Code) -> Int {
     switch code {
     case .invalidArgument: 400
+    case .unauthenticated: 401
+    case .permissionDenied: 403
     case .notFound: 404
     case .methodNotAllowed: 405
     case .tooLarge: 413

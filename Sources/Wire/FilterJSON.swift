@@ -68,7 +68,7 @@ extension RequestParser {
   }
 
   private mutating func bound(_ path: String) throws(RequestFailure) -> Double {
-    try number(path, in: -3.4e38...3.4e38)
+    try number(path, in: RequestRule.float)
   }
 
   private mutating func values(_ path: String) throws(RequestFailure) -> [Filter.Value] {

@@ -39,7 +39,7 @@ public enum GRPC {
       return .failure(StatusError(.internal, "the body ends within a message prefix"))
     }
     guard body[0] == 0 else {
-      return .failure(StatusError(.unimplemented, "compressed messages are not supported; send grpc-encoding identity"))
+      return .failure(.compressed)
     }
     let length = Int(UInt32(bigEndian: body.loadUnaligned(fromByteOffset: 1, as: UInt32.self)))
     guard body.count == prefixBytes + length else {
@@ -49,12 +49,55 @@ public enum GRPC {
     return .success(UnsafeRawBufferPointer(rebasing: body[prefixBytes...]))
   }
 
+  /// The messages that have come whole, taken off the front of a body that grows.
+  public static func takeMessages(_ body: inout [UInt8]) -> Result<[[UInt8]], StatusError> {
+    var messages: [[UInt8]] = []
+    var start = 0
+    while body.count - start >= prefixBytes {
+      guard body[start] == 0 else { return .failure(.compressed) }
+      let length = body[(start + 1)..<(start + prefixBytes)].reduce(0) { $0 << 8 | Int($1) }
+      guard length <= messageBytesMax else {
+        return .failure(StatusError(.resourceExhausted, "a message of \(length) bytes; allowed: \(messageBytesMax)"))
+      }
+      guard body.count - start - prefixBytes >= length else { break }
+      messages.append(Array(body[(start + prefixBytes)..<(start + prefixBytes + length)]))
+      start += prefixBytes + length
+    }
+    body.removeFirst(start)
+    return .success(messages)
+  }
+  /// Of a stream.
+  public static let messageBytesMax = 64 << 10
+
   public struct StatusError: Error, Sendable, Equatable {
+    public static let compressed = StatusError(
+      .unimplemented, "compressed messages are not supported; send grpc-encoding identity")
     public var status: Status
     public var message: String
-    public init(_ status: Status, _ message: String) {
+    /// The field of the request that is wrong, where it is one.
+    public var field: String?
+    public init(_ status: Status, _ message: String, field: String? = nil) {
       self.status = status
       self.message = message
+      self.field = field
+    }
+
+    /// `grpc-status-details-bin`: a google.rpc.Status with a google.rpc.BadRequest, in base64; nil = nothing to add.
+    public var details: String? {
+      guard let field else { return nil }
+      var writer = ProtoWriter()
+      writer.uint(1, UInt64(status.rawValue))
+      writer.string(2, message)
+      writer.message(3) { any in
+        any.string(1, "type.googleapis.com/google.rpc.BadRequest")
+        any.message(2) { request in
+          request.message(1) {
+            $0.string(1, field)
+            $0.string(2, message)
+          }
+        }
+      }
+      return GRPC.base64(writer.bytes)
     }
   }
 
@@ -106,6 +149,35 @@ public enum GRPC {
     case .stale: StatusError(.aborted, "the order is older than one already obeyed")
     case .workerError(let text): StatusError(.internal, text)
     }
+  }
+  public static func status(of error: RankingError) -> StatusError {
+    let status: Status =
+      switch error.code {
+      case .invalidArgument: .invalidArgument
+      case .unauthenticated: .unauthenticated
+      case .permissionDenied: .permissionDenied
+      case .notFound: .notFound
+      case .methodNotAllowed: .unimplemented
+      case .tooLarge, .overloaded: .resourceExhausted
+      case .unavailable: .unavailable
+      case .deadlineExceeded: .deadlineExceeded
+      case .cancelled: .cancelled
+      case .internal: .internal
+      }
+    return StatusError(status, error.message, field: error.field)
+  }
+
+  /// Without padding, as headers take it.
+  static func base64(_ bytes: [UInt8]) -> String {
+    let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+    var text: [UInt8] = []
+    for start in stride(from: 0, to: bytes.count, by: 3) {
+      let count = min(3, bytes.count - start)
+      var group = 0
+      for place in 0..<3 { group = group << 8 | (place < count ? Int(bytes[start + place]) : 0) }
+      for place in 0...count { text.append(digits[group >> (18 - 6 * place) & 63]) }
+    }
+    return String(decoding: text, as: UTF8.self)
   }
   public static func failure(of status: Int, message: String) -> CallFailure {
     switch Status(rawValue: status) {

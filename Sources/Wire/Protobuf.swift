@@ -77,6 +77,16 @@ public struct ProtoWriter: Sendable {
     key(field, 5)
     withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
   }
+  /// Zero is not written.
+  public mutating func double(_ field: UInt32, _ value: Double) {
+    guard value.bitPattern != 0 else { return }
+    key(field, 1)
+    withUnsafeBytes(of: value.bitPattern.littleEndian) { bytes.append(contentsOf: $0) }
+  }
+  /// Zero is not written.
+  public mutating func float(_ field: UInt32, _ value: Float) {
+    if value.bitPattern != 0 { fixed32(field, value.bitPattern) }
+  }
   public mutating func packed(_ field: UInt32, _ values: [Float]) { packedBytes(field, values) }
   public mutating func packed(_ field: UInt32, _ values: [Double]) { packedBytes(field, values) }
   public mutating func packed(_ field: UInt32, _ values: [UInt64]) { packedBytes(field, values) }
@@ -172,6 +182,13 @@ public struct ProtoReader {
     guard remaining >= 4 else { throw .truncated }
     defer { offset += 4 }
     return UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+  }
+  public mutating func float() throws(WireError) -> Float { Float(bitPattern: try fixed32()) }
+  public mutating func double() throws(WireError) -> Double {
+    guard type == 1 else { throw .wrongWireType(field: field) }
+    guard remaining >= 8 else { throw .truncated }
+    defer { offset += 8 }
+    return Double(bitPattern: UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)))
   }
   public mutating func raw() throws(WireError) -> UnsafeRawBufferPointer {
     guard type == 2 else { throw .wrongWireType(field: field) }

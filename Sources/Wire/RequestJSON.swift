@@ -48,7 +48,7 @@ enum RequestFailure: Error {
   case json(JSONError)
   case ranking(RankingError)
   static func field(_ name: String, _ must: String) -> RequestFailure {
-    .ranking(RankingError(.invalidArgument, "\"\(name)\" must be \(must)"))
+    .ranking(RankingError(.invalidArgument, "\"\(name)\" must be \(must)", field: name))
   }
 }
 
@@ -87,7 +87,8 @@ struct RequestParser {
       }
       guard api.fields.contains(key) else {
         throw .ranking(
-          RankingError(.invalidArgument, "unknown field \"\(key)\"; allowed: \(api.fields.joined(separator: ", "))"))
+          RankingError(
+            .invalidArgument, "unknown field \"\(key)\"; allowed: \(api.fields.joined(separator: ", "))", field: key))
       }
       seen.append(key)
       try field(key)
@@ -120,7 +121,7 @@ struct RequestParser {
     case "exclude": request.exclude = try ids(key, least: 0, unique: false)
     case "model": request.model = try name(key)
     case "version": request.version = try name(key)
-    case "min_score": request.minScore = Float(try number(key, in: -3.4e38...3.4e38))
+    case "min_score": request.minScore = Float(try number(key, in: RequestRule.float))
     case "timeout_ms":
       let range = RequestLimit.timeoutMilliseconds
       request.timeout = .nanoseconds(Int64(try number(key, in: range) * 1e6))
@@ -146,18 +147,16 @@ struct RequestParser {
     switch api {
     case .similar:
       guard seen.contains("item") else {
-        throw .ranking(RankingError(.invalidArgument, "\"item\" is needed: an item id"))
+        throw .ranking(Self.noItem)
       }
     case .rank where !seen.contains("items"):
-      throw .ranking(RankingError(.invalidArgument, "\"items\" is needed: 1 to \(RequestLimit.ids) item ids"))
-    case .rank, .recommend:
-      guard subjects.count == 1 else {
-        let given = subjects.isEmpty ? "none is given" : "given: \(subjects.joined(separator: ", "))"
-        throw .ranking(
-          RankingError(.invalidArgument, "exactly one of \"user\", \"vector\", \"recent_items\" is needed; \(given)"))
-      }
+      throw .ranking(Self.noItems)
+    case .rank, .recommend: try RequestRule.subject(subjects)
     }
   }
+  static let noItem = RankingError(.invalidArgument, "\"item\" is needed: an item id", field: "item")
+  static let noItems = RankingError(
+    .invalidArgument, "\"items\" is needed: 1 to \(RequestLimit.ids) item ids", field: "items")
 
   // MARK: Values
 
@@ -166,73 +165,43 @@ struct RequestParser {
   ) throws(RequestFailure) {
     guard try json({ (r) throws(JSONError) in try r.kind() }) == kind else { throw .field(key(), must()) }
   }
-  mutating func text(_ key: String, bytes: ClosedRange<Int>) throws(RequestFailure) -> String {
-    var must: String { "a text of \(bytes.lowerBound) to \(bytes.upperBound) bytes" }
-    try expect(.string, key, must)
-    let text = try json { (r) throws(JSONError) in try r.string() }
-    guard bytes.contains(text.utf8.count) else { throw .field(key, must) }
-    return text
+  mutating func text(_ key: @autoclosure () -> String, bytes: ClosedRange<Int>) throws(RequestFailure) -> String {
+    try expect(.string, key(), "a text of \(bytes.lowerBound) to \(bytes.upperBound) bytes")
+    return try RequestRule.text(key(), try json { (r) throws(JSONError) in try r.string() }, bytes: bytes)
   }
   private mutating func name(_ key: String) throws(RequestFailure) -> String {
-    let text = try text(key, bytes: 1...64)
-    guard ModelVersion.isValidName(text) else {
-      throw .field(key, "made of A-Z a-z 0-9 . _ - and not start with a dot")
-    }
-    return text
+    try RequestRule.name(key, try text(key, bytes: 1...64))
   }
   mutating func boolean(_ key: String) throws(RequestFailure) -> Bool {
     try expect(.boolean, key, "true or false")
     return try json { (r) throws(JSONError) in try r.boolean() }
   }
   mutating func number(_ key: String, in range: ClosedRange<Double>) throws(RequestFailure) -> Double {
-    var must: String { "a number, \(range.lowerBound) to \(range.upperBound)" }
-    try expect(.number, key, must)
-    let value = try json { (r) throws(JSONError) in try r.double() }
-    guard range.contains(value) else { throw .field(key, must) }
-    return value
+    try expect(.number, key, "a number, \(range.lowerBound) to \(range.upperBound)")
+    return try RequestRule.number(key, try json { (r) throws(JSONError) in try r.double() }, in: range)
   }
   mutating func integer(_ key: String, in range: ClosedRange<Int>) throws(RequestFailure) -> Int {
-    var must: String { "a whole number, \(range.lowerBound) to \(range.upperBound)" }
-    try expect(.number, key, must)
-    let value = try json { (r) throws(JSONError) in try r.double() }
-    guard let whole = Int(exactly: value), range.contains(whole) else { throw .field(key, must) }
-    return whole
+    try expect(.number, key, "a whole number, \(range.lowerBound) to \(range.upperBound)")
+    return try RequestRule.integer(key, try json { (r) throws(JSONError) in try r.double() }, in: range)
   }
   private mutating func ids(_ key: String, least: Int, unique: Bool) throws(RequestFailure) -> [String] {
-    var must: String { "a list of \(least) to \(RequestLimit.ids) item ids" }
-    try expect(.array, key, must)
+    try expect(.array, key, "a list of \(least) to \(RequestLimit.ids) item ids")
     try json { (r) throws(JSONError) in try r.beginArray() }
     var ids: [String] = []
-    var known = Set<String>()
     while try json({ [first = ids.isEmpty] (r) throws(JSONError) in try r.nextElement(first: first) }) {
-      let id = try text("\(key)[\(ids.count)]", bytes: itemIDLengthRange)
-      if unique, !known.insert(id).inserted {
-        throw .ranking(RankingError(.invalidArgument, "\"\(key)\" names \"\(id)\" twice"))
-      }
-      ids.append(id)
-      guard ids.count <= RequestLimit.ids else { throw .field(key, must) }
+      ids.append(try text("\(key)[\(ids.count)]", bytes: itemIDLengthRange))
     }
-    guard ids.count >= least else { throw .field(key, must) }
-    return ids
+    return try RequestRule.ids(key, ids, least: least, unique: unique)
   }
   private mutating func vector(_ key: String) throws(RequestFailure) -> [Float] {
-    var must: String { "a list of 1 to \(RequestLimit.vectorDimension) numbers" }
-    try expect(.array, key, must)
+    try expect(.array, key, "a list of 1 to \(RequestLimit.vectorDimension) numbers")
     try json { (r) throws(JSONError) in try r.beginArray() }
     var vector: [Float] = []
-    var squares = 0.0
     while try json({ [first = vector.isEmpty] (r) throws(JSONError) in try r.nextElement(first: first) }) {
       try expect(.number, "\(key)[\(vector.count)]", "a number")
-      let value = try json { (r) throws(JSONError) in try r.float() }
-      vector.append(value)
-      squares += Double(value) * Double(value)
-      guard vector.count <= RequestLimit.vectorDimension else { throw .field(key, must) }
+      vector.append(try json { (r) throws(JSONError) in try r.float() })
     }
-    guard !vector.isEmpty else { throw .field(key, must) }
-    guard squares <= RequestLimit.vectorNorm * RequestLimit.vectorNorm else {
-      throw .field(key, "of a norm up to \(RequestLimit.vectorNorm)")
-    }
-    return vector
+    return try RequestRule.vector(key, vector)
   }
   private mutating func context(_ key: String) throws(RequestFailure) {
     try expect(.object, key, "an object of numbers, texts and booleans")

@@ -33,7 +33,7 @@ struct ImportRule {
     // The oracle is what the rest is compared with: it shares neither kernels nor nodes with it.
     Target(folder: "Sources/Oracle", kind: .files, imports: ["RankingCore", "Wire", "Bundles"]),
     Target(folder: "Sources/Training", kind: .files, imports: ["CScoring", "RankingCore", "Scoring", "Bundles"]),
-    Target(folder: "Sources/HTTP2", kind: .sansIO, imports: ["CNGHTTP2"]),
+    Target(folder: "Sources/HTTP2", kind: .sansIO, imports: ["CNGHTTP2", "COpenSSL"]),
     Target(folder: "Sources/Transport", kind: .edge, imports: ["CLinux", "RankingCore", "HTTP2"]),
     Target(
       folder: "Sources/Agreement", kind: .edge, imports: ["CLinux", "RankingCore", "Wire", "HTTP2", "Transport"]),
@@ -48,7 +48,7 @@ struct ImportRule {
     Target(
       folder: "Sources/Simulator", kind: .pure,
       imports: ["RankingCore", "Wire", "Membership", "Routing", "Rollout", "Nodes"]),
-    Target(folder: "Cluster/Harness", kind: .tool, imports: ["CSpawn"]),
+    Target(folder: "Cluster/Harness", kind: .tool, imports: ["CSpawn", "HTTP2"]),
     Target(
       folder: "Sources/shortlist", kind: .tool,
       imports: [

@@ -1,5 +1,6 @@
 import ClusterHarness
 import Foundation
+import HTTP2
 import Synchronization
 
 // recommend, rank and similar: each sends requests to a cluster, few at a time, and prints the answers in the order of
@@ -48,11 +49,12 @@ extension Command {
     ],
     run: { try ask($0, path: "/v1/similar", subject: "item") })
 
-  private static let askOptions: [Option] = [
-    .text("url", "URL", "the coordinator").required,
-    .text("requests", "FILE", "requests, one JSON object per line"),
-    .integer("connections", "how many requests at a time", in: 1...64, standard: 4),
-  ]
+  private static let askOptions: [Option] =
+    [
+      .text("url", "URL", "the coordinator").required,
+      .text("requests", "FILE", "requests, one JSON object per line"),
+      .integer("connections", "how many requests at a time", in: 1...64, standard: 4),
+    ] + trustOptions
 
   /// - Parameter subject: the option that stands for a single request, and its JSON field.
   private static func ask(_ invocation: Invocation, path: String, subject: String?) throws -> Int32 {
@@ -97,8 +99,32 @@ extension Command {
   }
 
   static func serverURL(_ invocation: Invocation) throws -> ServerURL {
-    do { return try ServerURL(invocation.text("url")) } catch { throw UsageError("--url \(error)") }
+    do {
+      let server = try ServerURL(invocation.text("url"))
+      try believe(server, invocation)
+      return server
+    } catch let error as HarnessError { throw UsageError("--url \(error)") }
   }
+
+  /// Has an https server believed as the options say; without them, as the system does.
+  static func believe(_ server: ServerURL, _ call: Invocation) throws {
+    let files = TLSFiles(
+      authority: call.optional("ca") ?? "", certificate: call.optional("certificate") ?? "",
+      key: call.optional("key") ?? "")
+    guard files != TLSFiles() else { return }
+    guard server.isSecure else {
+      throw UsageError("--ca, --certificate and --key are for https, and --url is \(server)")
+    }
+    guard files.certificate.isEmpty == files.key.isEmpty else {
+      throw UsageError("--certificate and --key belong together")
+    }
+    TLSTrust.set(files, for: server.authority)
+  }
+  static let trustOptions: [Option] = [
+    .text("ca", "FILE", "for https: the CA that is believed (default: the system's)"),
+    .text("certificate", "FILE", "for https: what is shown to a server that asks, such as an admin port"),
+    .text("key", "FILE", "for https: its key"),
+  ]
 }
 
 /// A file of requests, one JSON object per line.

@@ -43,6 +43,7 @@ extension Command {
       .text("zones", "A,B,…", "the workers' zones in turn (with --join); replicas go to different ones"),
       .integer("port", "the first coordinator's port; 0 = a free one", in: 0...65535, standard: 0),
       .integer("scoring-threads", "compute threads per worker", in: 1...256, standard: 1),
+      .flag("tls", "everything speaks TLS, with certificates made for this cluster (in its state directory, certs)"),
       state,
       .flag("keep-logs", "leave the processes' logs in the state directory"),
     ],

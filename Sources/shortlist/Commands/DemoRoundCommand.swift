@@ -19,7 +19,7 @@ extension Command {
       .integer("customers", "how many customers", in: 1...100_000, standard: 200),
       .integer("show", "how many of them are shown", in: 0...20, standard: 0),
       .flag("compare", "the answers must be those of the round before"),
-    ],
+    ] + trustOptions,
     isHidden: true,
     run: { try DemoRound($0).run() })
 }

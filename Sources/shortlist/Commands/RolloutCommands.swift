@@ -27,10 +27,11 @@ extension Command {
       return 0
     })
 
-  private static let adminOptions: [Option] = [
-    .text("url", "URL", "a coordinator's admin address (default: the local cluster's)"),
-    .text("state", "DIR", "the local cluster's state directory, where no --url is given"),
-  ]
+  private static let adminOptions: [Option] =
+    [
+      .text("url", "URL", "a coordinator's admin address (default: the local cluster's)"),
+      .text("state", "DIR", "the local cluster's state directory, where no --url is given"),
+    ] + trustOptions
   private static let model = Option.text("model", "NAME", "the model's name").required
   private static let who = Option.text("who", "NAME", "who says so, for the history (default: the user's name)")
 
@@ -191,7 +192,11 @@ extension Command {
   /// Where to ask: the address that is given, or the local cluster's first coordinator that answers.
   static func admin(_ call: Invocation) throws -> String {
     if let url = call.optional("url") {
-      do { return try ServerURL(url).description } catch { throw UsageError("--url \(error)") }
+      do {
+        let server = try ServerURL(url)
+        try believe(server, call)
+        return server.description
+      } catch let error as HarnessError { throw UsageError("--url \(error)") }
     }
     let directory = stateDirectory(call)
     guard directory.isHeld else { throw HarnessError.noCluster(directory) }

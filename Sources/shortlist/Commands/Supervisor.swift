@@ -22,6 +22,7 @@ struct Supervisor {
     options.workers = workers
     options.replicas = replicas
     options.joins = invocation.flag("join")
+    options.tls = invocation.flag("tls")
     options.coordinators = invocation.integer("coordinators")
     if let zones = invocation.optional("zones") {
       guard options.joins else { throw UsageError("--zones needs --join: shards are placed by zone only then") }

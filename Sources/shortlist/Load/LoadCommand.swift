@@ -31,7 +31,7 @@ extension Command {
       Option(
         name: "windows", kind: .duration, placeholder: "TIME",
         help: "also report the run in pieces of this length, by when requests were due"),
-    ],
+    ] + trustOptions,
     signals: .own,
     run: { try load($0) })
 

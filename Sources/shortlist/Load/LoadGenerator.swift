@@ -169,9 +169,15 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
 
   /// Blocks until every connection is up.
   func connect() throws {
+    let terms: TLSContext?
+    do { terms = plan.server.isSecure ? try TLSTrust.context(for: plan.server) : nil } catch {
+      throw CommandError("cannot reach \(plan.server): \(error)")
+    }
+    let tls = Handed(terms)
     loop.execute { [self] in
       for number in 0..<plan.connections {
-        let client = HTTPClient(host: plan.server.host, port: plan.server.port, loop: loop, seed: UInt64(number))
+        let client = HTTPClient(
+          host: plan.server.host, port: plan.server.port, loop: loop, tls: tls.value, seed: UInt64(number))
         client.delegate = self
         clients.append(client)
         client.start()
@@ -254,3 +260,9 @@ enum Monotonic {
 
 /// The C library's logarithm.
 func naturalLogarithm(_ value: Double) -> Double { log(value) }
+
+/// Made on one thread, used on the loop's alone from then on.
+private struct Handed<Value>: @unchecked Sendable {
+  let value: Value
+  init(_ value: Value) { self.value = value }
+}

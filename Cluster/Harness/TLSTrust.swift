@@ -1,0 +1,20 @@
+import HTTP2
+import Synchronization
+
+// Whom this program believes when it asks a server by https, and what it shows: said once for each server, by a flag of
+// the command line or by whoever started the cluster.
+
+public enum TLSTrust {
+  private static let known = Mutex<[String: TLSFiles]>([:])
+
+  /// From now on the server at `authority` ("host:port") is believed with these files.
+  public static func set(_ files: TLSFiles, for authority: String) {
+    known.withLock { $0[authority] = files }
+  }
+  public static func files(for server: ServerURL) -> TLSFiles? { known.withLock { $0[server.authority] } }
+
+  /// - Throws: when the files cannot be used. Without any, what the system believes counts.
+  public static func context(for server: ServerURL) throws(TLSError) -> TLSContext {
+    try TLSContext(files(for: server) ?? TLSFiles(), for: .publicClient)
+  }
+}
