@@ -12,6 +12,11 @@ public final class HTTP1ServerSession: ServerSession {
   private var keepAlive = true
   private enum State { case head, body, answering, over }
   private var state = State.head
+  public var now: UInt64 = 0
+  /// When the first byte of a request came that is not whole yet.
+  private var beganAt: UInt64?
+  public private(set) var sentBytes: UInt64 = 0
+  public var bufferedBytes: Int { out.count }
 
   public init(limits: HTTPLimits, delegate: any ServerSessionDelegate) {
     self.limits = limits
@@ -25,16 +30,23 @@ public final class HTTP1ServerSession: ServerSession {
     guard state != .over else { return false }
     // Pipelined requests wait here; a client that sends more than one request's worth ahead is not one we serve.
     guard input.count + bytes.count <= limits.headerListBytes + limits.bodyBytes + (64 << 10) else {
+      delegate.ranInto(.body)
       fail(413)
       return false
     }
     input.append(contentsOf: bytes)
     advance()
+    switch state {
+    case .head: beganAt = input.isEmpty ? nil : beganAt ?? now
+    case .body: beganAt = beganAt ?? now
+    case .answering, .over: beganAt = nil
+    }
     return state != .over
   }
 
   public func output(into buffer: inout [UInt8], limit: Int) {
     buffer.append(contentsOf: out)
+    sentBytes &+= UInt64(out.count)
     out.removeAll(keepingCapacity: true)
   }
 
@@ -73,6 +85,13 @@ public final class HTTP1ServerSession: ServerSession {
     if wasOwed { delegate.cancelled(stream) }
   }
 
+  public func checkTime() -> HTTPLimit? {
+    guard let beganAt, now > beganAt &+ HTTPLimits.requestSeconds * 1_000_000_000 else { return nil }
+    delegate.ranInto(.requestTime)
+    fail(408)
+    return nil
+  }
+
   private func fail(_ status: Int) {
     keepAlive = false
     stream.begin(id: 0)
@@ -105,12 +124,16 @@ public final class HTTP1ServerSession: ServerSession {
   /// - Returns: false while the head is incomplete.
   private func parseHead() -> Bool {
     guard let end = endOfHead() else {
-      if input.count > limits.headerListBytes { fail(431) }
+      if input.count > limits.headerListBytes {
+        delegate.ranInto(.headerList)
+        fail(431)
+      }
       return false
     }
     let head = Array(input[..<end])
     input.removeFirst(end + 4)
     guard end <= limits.headerListBytes else {
+      delegate.ranInto(.headerList)
       fail(431)
       return true
     }
@@ -181,7 +204,10 @@ public final class HTTP1ServerSession: ServerSession {
         }
         hasLength = true
         bodyLength = value.reduce(0) { $0 * 10 + Int($1 - 48) }
-        guard bodyLength <= limits.bodyBytes else { return 413 }
+        guard bodyLength <= limits.bodyBytes else {
+          delegate.ranInto(.body)
+          return 413
+        }
       case "host": hosts += 1
       case "connection":
         let tokens = String(decoding: value, as: UTF8.self).lowercased()

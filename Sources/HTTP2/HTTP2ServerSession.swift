@@ -11,6 +11,16 @@ public final class HTTP2ServerSession: ServerSession {
   @exclusivity(unchecked) private var open: [ServerStream] = []
   @exclusivity(unchecked) private var pool: [ServerStream] = []
   private var isBroken = false
+  public var now: UInt64 = 0
+  private var conduct: PeerConduct
+  /// Cut off: nothing more is taken from the peer.
+  private var isCut = false
+  private var hasAcknowledged = false
+  private var startedAt: UInt64?
+  /// Streams whose rest is not wanted, once their response has left.
+  private var refusals = 0
+  public private(set) var sentBytes: UInt64 = 0
+  @exclusivity(unchecked) public private(set) var bufferedBytes = 0
 
   nonisolated(unsafe) private static let callbacks: OpaquePointer = {
     var callbacks: OpaquePointer?
@@ -19,8 +29,7 @@ public final class HTTP2ServerSession: ServerSession {
       guard frame!.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue),
         frame!.pointee.headers.cat == NGHTTP2_HCAT_REQUEST
       else { return 0 }
-      HTTP2ServerSession.from(context).begin(frame!.pointee.hd.stream_id)
-      return 0
+      return HTTP2ServerSession.from(context).begin(frame!.pointee.hd.stream_id)
     }
     nghttp2_session_callbacks_set_on_header_callback(callbacks) {
       session, frame, name, nameLength, value, valueLength, _, context in
@@ -36,6 +45,7 @@ public final class HTTP2ServerSession: ServerSession {
     }
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { session, frame, context in
       let type = frame!.pointee.hd.type
+      HTTP2ServerSession.from(context).weigh(frame!.pointee.hd)
       guard type == UInt8(NGHTTP2_HEADERS.rawValue) || type == UInt8(NGHTTP2_DATA.rawValue),
         let stream = HTTP2ServerSession.stream(session, frame!.pointee.hd.stream_id)
       else { return 0 }
@@ -43,6 +53,22 @@ public final class HTTP2ServerSession: ServerSession {
         HTTP2ServerSession.from(context).complete(stream)
       } else {
         HTTP2ServerSession.from(context).proceed(stream, isHead: type == UInt8(NGHTTP2_HEADERS.rawValue))
+      }
+      return 0
+    }
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks) { _, _, _, context in
+      let session = HTTP2ServerSession.from(context)
+      session.cut(session.conduct.invalidFrame(session.now))
+      return 0
+    }
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, context in
+      let session = HTTP2ServerSession.from(context)
+      if frame!.pointee.hd.type == UInt8(NGHTTP2_RST_STREAM.rawValue) {
+        if frame!.pointee.rst_stream.error_code != UInt32(NGHTTP2_NO_ERROR.rawValue) {
+          session.cut(session.conduct.sentReset(session.now))
+        }
+      } else if session.refusals > 0, frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 {
+        session.responded(frame!.pointee.hd.stream_id)
       }
       return 0
     }
@@ -66,6 +92,7 @@ public final class HTTP2ServerSession: ServerSession {
   public init(limits: HTTPLimits, delegate: any ServerSessionDelegate, memory: SessionMemory = SessionMemory()) {
     self.limits = limits
     self.memory = memory
+    conduct = PeerConduct(limits)
     self.delegate = delegate
     var option: OpaquePointer?
     nghttp2_option_new(&option)
@@ -101,6 +128,7 @@ public final class HTTP2ServerSession: ServerSession {
   }
 
   public func receive(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    if startedAt == nil { startedAt = now }
     let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
     if taken < 0 { isBroken = true }
     return taken >= 0
@@ -135,19 +163,21 @@ public final class HTTP2ServerSession: ServerSession {
   private func submit(_ stream: ServerStream, head: ResponseHead, trailers: ResponseHead?) {
     stream.responseHead = head
     stream.trailers = trailers
+    bufferedBytes += stream.responseBody.count
     if trailers == nil, !stream.isResponseOpen, stream.responseBody.isEmpty || stream.isHead {
       nghttp2_submit_response(session, stream.id, head.fields.baseAddress, head.count, nil)
       return
     }
     var provider = nghttp2_data_provider()
     provider.source.ptr = Unmanaged.passUnretained(stream).toOpaque()
-    provider.read_callback = { session, _, buffer, length, flags, source, _ in
+    provider.read_callback = { session, _, buffer, length, flags, source, context in
       let stream = Unmanaged<ServerStream>.fromOpaque(source!.pointee.ptr).takeUnretainedValue()
       let count = min(length, stream.responseBody.count - stream.sent)
       stream.responseBody.withUnsafeBufferPointer { bytes in
         if count > 0 { buffer!.update(from: bytes.baseAddress! + stream.sent, count: count) }
       }
       stream.sent += count
+      HTTP2ServerSession.from(context).left(count)
       if stream.isResponseOpen {
         guard count == 0 else { return count }
         stream.isWaiting = true
@@ -185,6 +215,7 @@ public final class HTTP2ServerSession: ServerSession {
       return false
     }
     stream.responseBody += bytes
+    bufferedBytes += bytes.count
     resume(stream)
     return true
   }
@@ -219,19 +250,83 @@ public final class HTTP2ServerSession: ServerSession {
 
   // MARK: Callbacks
 
-  private func begin(_ id: Int32) {
+  private func left(_ count: Int) {
+    sentBytes &+= UInt64(count)
+    bufferedBytes -= count
+  }
+
+  /// - Returns: what nghttp2 is to do with it.
+  private func begin(_ id: Int32) -> Int32 {
+    guard !isCut else { return Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue) }
+    conduct.opened()
+    let limit: HTTPLimit? =
+      open.count + conduct.stillRunning(now) >= Int(limits.concurrentStreams)
+      ? .abandoned : bufferedBytes > HTTPLimits.bufferedBytesMax ? .buffered : nil
+    if let limit {
+      // As if there were too many streams: it may be asked again.
+      delegate.ranInto(limit)
+      nghttp2_submit_rst_stream(
+        session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, UInt32(NGHTTP2_REFUSED_STREAM.rawValue))
+      return 0
+    }
     let stream = pool.popLast() ?? ServerStream()
     stream.begin(id: id)
+    stream.beganAt = now
     stream.openIndex = open.count
     open.append(stream)
     nghttp2_session_set_stream_user_data(session, id, Unmanaged.passUnretained(stream).toOpaque())
+    return 0
+  }
+
+  /// Counts a frame that came whole.
+  private func weigh(_ frame: nghttp2_frame_hd) {
+    let isAcknowledgement = frame.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0
+    switch UInt32(frame.type) {
+    case NGHTTP2_DATA.rawValue:
+      let isLast = frame.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
+      cut(conduct.data(isEmpty: frame.length == 0 && !isLast))
+    case NGHTTP2_PING.rawValue: if !isAcknowledgement { cut(conduct.ping(now)) }
+    case NGHTTP2_SETTINGS.rawValue:
+      if isAcknowledgement { hasAcknowledged = true } else { cut(conduct.settings(now)) }
+    case NGHTTP2_PRIORITY.rawValue: cut(conduct.priority())
+    default: break
+    }
+  }
+
+  private func cut(_ limit: HTTPLimit?) {
+    guard let limit, !isCut else { return }
+    isCut = true
+    delegate.ranInto(limit)
+    nghttp2_session_terminate_session(session, UInt32(NGHTTP2_ENHANCE_YOUR_CALM.rawValue))
+  }
+
+  /// The response to a request that was refused has left: the stream ends here, for both sides.
+  private func responded(_ id: Int32) {
+    guard let stream = Self.stream(session, id), stream.isRefused else { return }
+    refusals -= 1
+    stream.isRefused = false
+    guard !stream.isRequestComplete else { return }
+    nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, UInt32(NGHTTP2_NO_ERROR.rawValue))
+  }
+
+  public func checkTime() -> HTTPLimit? {
+    func isOver(_ start: UInt64, _ seconds: UInt64) -> Bool { now > start &+ seconds * 1_000_000_000 }
+    if let startedAt, !hasAcknowledged, isOver(startedAt, HTTPLimits.settingsSeconds) { return .settingsTime }
+    for stream in open where !stream.isDelivered && isOver(stream.beganAt, HTTPLimits.requestSeconds) {
+      delegate.ranInto(.requestTime)
+      refuse(stream, Self.requestTooSlow)
+    }
+    return nil
   }
 
   private func header(_ stream: ServerStream, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Int32
   {
     stream.headerBytes += name.count + value.count + 32
     guard stream.headerBytes <= limits.headerListBytes else {
-      refuse(stream, Self.headersTooLarge)
+      if !stream.isDelivered {
+        refuse(stream, Self.headersTooLarge)
+        if let limit = conduct.headersTooLong() { cut(limit) } else { delegate.ranInto(.headerList) }
+      }
       return 0
     }
     stream.headers.append(name: name, value: value)
@@ -239,6 +334,7 @@ public final class HTTP2ServerSession: ServerSession {
   }
 
   private static let headersTooLarge = ResponseHead(431)
+  private static let requestTooSlow = ResponseHead(408)
   private static let bodyTooLarge = ResponseHead(413)
   /// RESOURCE_EXHAUSTED, in gRPC's words.
   private static let messageTooLarge = ResponseHead(
@@ -254,13 +350,18 @@ public final class HTTP2ServerSession: ServerSession {
     let head = isGRPC && head === Self.bodyTooLarge ? Self.messageTooLarge : head
     stream.isStreaming = false
     stream.isDelivered = true
+    stream.isRefused = true
+    refusals += 1
     stream.body.removeAll()
     respond(stream, head: head, body: [], trailers: nil)
   }
 
   private func data(_ stream: ServerStream, _ bytes: UnsafeRawBufferPointer) {
     guard !stream.isDelivered || stream.isStreaming else { return }
-    guard stream.body.count + bytes.count <= limits.bodyBytes else { return refuse(stream, Self.bodyTooLarge) }
+    guard stream.body.count + bytes.count <= limits.bodyBytes else {
+      delegate.ranInto(.body)
+      return refuse(stream, Self.bodyTooLarge)
+    }
     stream.body.append(contentsOf: bytes)
   }
 
@@ -290,9 +391,14 @@ public final class HTTP2ServerSession: ServerSession {
       last.openIndex = stream.openIndex
     }
     nghttp2_session_set_stream_user_data(session, stream.id, nil)
+    bufferedBytes -= stream.responseBody.count - stream.sent
+    if stream.isRefused { refusals -= 1 }
     let wasOwed = stream.isDelivered && !stream.isAnswered || stream.isResponseOpen
     stream.end()
-    if wasOwed { delegate.cancelled(stream) }
+    if wasOwed {
+      conduct.abandoned(now)
+      delegate.cancelled(stream)
+    }
     // A cancelled stream may still be held by its handler, which will find it closed; it is not used again.
     if !wasOwed { pool.append(stream) }
   }

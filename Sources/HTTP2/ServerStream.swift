@@ -19,6 +19,9 @@ public final class ServerStream {
   @exclusivity(unchecked) var id: Int32 = 0
   @exclusivity(unchecked) var headerBytes = 0
   @exclusivity(unchecked) var isDelivered = false
+  /// Answered before its request was whole: the rest is not wanted.
+  @exclusivity(unchecked) var isRefused = false
+  @exclusivity(unchecked) var beganAt: UInt64 = 0
   @exclusivity(unchecked) var isHead = false
   @exclusivity(unchecked) var openIndex = 0
   @exclusivity(unchecked) var responseHead: ResponseHead?
@@ -50,6 +53,7 @@ public final class ServerStream {
     isAnswered = false
     headerBytes = 0
     isDelivered = false
+    isRefused = false
     isHead = false
     sent = 0
     isStreaming = false
@@ -81,10 +85,20 @@ public protocol ServerSessionDelegate: AnyObject {
   func received(_ stream: ServerStream)
   /// The client took it back, or the connection ended, before the answer was given.
   func cancelled(_ stream: ServerStream)
+  /// The peer has run into a limit; what follows from that is the session's.
+  func ranInto(_ limit: HTTPLimit)
 }
 
 /// Bytes in, requests out; responses in, bytes out. No I/O.
 public protocol ServerSession: AnyObject {
+  /// The time, in nanoseconds of a clock that never goes back; to be set before each of the calls below.
+  var now: UInt64 { get set }
+  /// Looks for what takes too long.
+  /// - Returns: the limit that ends the connection now.
+  func checkTime() -> HTTPLimit?
+  /// Bytes of responses that have left, so far, and that wait to.
+  var sentBytes: UInt64 { get }
+  var bufferedBytes: Int { get }
   /// - Returns: false when the connection must end after what is unsent has been sent.
   func receive(_ bytes: UnsafeRawBufferPointer) -> Bool
   func respond(_ stream: ServerStream, head: ResponseHead, body: [UInt8], trailers: ResponseHead?)
@@ -107,6 +121,7 @@ public protocol ServerSession: AnyObject {
 }
 
 extension ServerSessionDelegate {
+  public func ranInto(_ limit: HTTPLimit) {}
   public func streams(_ stream: ServerStream) -> Bool { false }
 }
 extension ServerSession {

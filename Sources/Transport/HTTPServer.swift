@@ -27,6 +27,11 @@ public struct HTTPServerCounters: Sendable {
   public var refusedConnections: UInt64 = 0
   /// Connections whose TLS handshake failed.
   public var refusedByTLS: UInt64 = 0
+  /// How often peers ran into a limit, by `HTTPLimit`.
+  public fileprivate(set) var limitsHit = [UInt64](repeating: 0, count: HTTPLimit.allCases.count)
+  fileprivate mutating func count(_ limit: HTTPLimit) {
+    limitsHit[HTTPLimit.allCases.firstIndex(of: limit) ?? 0] += 1
+  }
 }
 
 public final class HTTPServer: DescriptorHandler {
@@ -41,6 +46,8 @@ public final class HTTPServer: DescriptorHandler {
   fileprivate let tls: TLSContext?
   private let listener: Int32
   fileprivate var connections: [ObjectIdentifier: ServerConnection] = [:]
+  /// Open connections by the address they come from.
+  fileprivate var perPeer: [PeerAddress: Int] = [:]
   private var isStopping = false
   private var whenStopped: (() -> Void)?
 
@@ -141,13 +148,19 @@ public final class HTTPServer: DescriptorHandler {
     while true {
       let descriptor = clinux_accept(listener)
       guard descriptor >= 0 else { return }
-      guard connections.count < limits.connections else {
+      let peer = PeerAddress(of: descriptor)
+      let limit: HTTPLimit? =
+        connections.count >= limits.connections
+        ? .connections : perPeer[peer, default: 0] >= limits.connectionsPerPeer ? .connectionsPerPeer : nil
+      if let limit {
+        counters.count(limit)
         counters.refusedConnections += 1
         close(descriptor)
         continue
       }
       counters.accepted += 1
-      guard let connection = ServerConnection(Socket(adopting: descriptor), server: self) else { continue }
+      guard let connection = ServerConnection(Socket(adopting: descriptor), peer, server: self) else { continue }
+      perPeer[peer, default: 0] += 1
       connections[ObjectIdentifier(connection)] = connection
       connection.start()
     }
@@ -165,6 +178,7 @@ public final class HTTPServer: DescriptorHandler {
 final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegate {
   private let socket: Socket
   private unowned let server: HTTPServer
+  private let peer: PeerAddress
   private var session: (any ServerSession)?
   private var wire: Wire
   private var preface: [UInt8] = []
@@ -176,9 +190,12 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
   private var interest = EPOLLIN.rawValue
   private var lastActivity: Instant
   private var lastProgress: Instant
+  private let startedAt: Instant
+  /// What the session had sent when it was last looked at.
+  private var sentBefore: UInt64 = 0
   private static let http2Preface = Array("PRI * HTTP/2.0".utf8)
 
-  init?(_ socket: consuming Socket, server: HTTPServer) {
+  init?(_ socket: consuming Socket, _ peer: PeerAddress, server: HTTPServer) {
     var tls: TLSSession?
     if let terms = server.tls {
       guard let session = try? TLSSession(terms) else { return nil }
@@ -187,6 +204,8 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
     wire = Wire(tls)
     self.socket = socket
     self.server = server
+    self.peer = peer
+    startedAt = server.loop.now
     lastActivity = server.loop.now
     lastProgress = server.loop.now
   }
@@ -229,7 +248,10 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
   var peerRoles: NodeRole { wire.tls?.peerRoles ?? [] }
 
   private func receive(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    if let session { return session.receive(bytes) }
+    if let session {
+      session.now = server.loop.now.nanoseconds
+      return session.receive(bytes)
+    }
     preface.append(contentsOf: bytes)
     let known = min(preface.count, Self.http2Preface.count)
     let isHTTP2 = preface[..<known].elementsEqual(Self.http2Preface[..<known])
@@ -239,6 +261,7 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
       ? HTTP2ServerSession(limits: server.limits, delegate: self, memory: server.loop.sessionMemory)
       : HTTP1ServerSession(limits: server.limits, delegate: self)
     self.session = session
+    session.now = server.loop.now.nanoseconds
     let first = preface
     preface = []
     return first.withUnsafeBytes { session.receive($0) }
@@ -317,12 +340,26 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
 
   func checkTime() {
     let now = server.loop.now
+    guard let session else {
+      if now - startedAt > .seconds(HTTPLimits.handshakeSeconds) { cut(.handshakeTime) }
+      return
+    }
+    // A socket that takes nothing, or a peer whose windows do not open.
     let isBlocked = interest == EPOLLOUT.rawValue
-    if isBlocked, now - lastProgress > .seconds(HTTPLimits.writeStallSeconds) { return end() }
-    let open = session?.openStreams ?? 0
+    if session.sentBytes != sentBefore { lastProgress = now }
+    sentBefore = session.sentBytes
+    if !isBlocked, session.bufferedBytes == 0 { lastProgress = now }
+    if now - lastProgress > .seconds(HTTPLimits.writeStallSeconds) { return cut(.writeStall) }
+    session.now = now.nanoseconds
+    if let limit = session.checkTime() { return cut(limit) }
+    flushLater()
     // HTTP/2 peers keep their connection with PINGs; within a request the handler's deadline rules.
-    let limit = session == nil ? HTTPLimits.requestSeconds : server.limits.idleSeconds
-    if open == 0, now - lastActivity > .seconds(limit) { end() }
+    if session.openStreams == 0, now - lastActivity > .seconds(server.limits.idleSeconds) { end() }
+  }
+
+  private func cut(_ limit: HTTPLimit) {
+    server.counters.count(limit)
+    end()
   }
 
   func end() {
@@ -332,11 +369,13 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
     session?.close()
     Glibc.shutdown(socket.descriptor, Int32(SHUT_RDWR))
     server.connections[ObjectIdentifier(self)] = nil
+    server.perPeer[peer].map { server.perPeer[peer] = $0 > 1 ? $0 - 1 : nil }
     server.finishIfIdle()
   }
 
   // MARK: ServerSessionDelegate
 
+  func ranInto(_ limit: HTTPLimit) { server.counters.count(limit) }
   func streams(_ stream: ServerStream) -> Bool { server.delegate?.streams(stream) ?? false }
   func received(_ stream: ServerStream) {
     if stream.owner == nil {

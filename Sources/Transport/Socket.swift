@@ -70,6 +70,30 @@ struct Socket: ~Copyable {
   }
 }
 
+/// Where a connection comes from, without its port. An IPv6 network of 64 bits is one peer: it is one customer's.
+struct PeerAddress: Hashable, Sendable {
+  private let high: UInt64
+  private let low: UInt64
+
+  init(of descriptor: Int32) {
+    var address = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    withUnsafeMutablePointer(to: &address) { pointer in
+      _ = pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(descriptor, $0, &length) }
+    }
+    (high, low) = withUnsafeBytes(of: address) { bytes in
+      guard Int32(address.ss_family) == AF_INET6 else {
+        return (0, UInt64(bytes.load(fromByteOffset: 4, as: UInt32.self)))
+      }
+      let (network, host) = (
+        bytes.load(fromByteOffset: 8, as: UInt64.self), bytes.load(fromByteOffset: 16, as: UInt64.self)
+      )
+      // An IPv4 address in IPv6's clothes is told apart by its last bytes.
+      return network == 0 ? (0, host) : (network, 0)
+    }
+  }
+}
+
 /// A resolved socket address of either family.
 struct ResolvedAddress: @unchecked Sendable {
   var storage = sockaddr_storage()
