@@ -86,7 +86,7 @@ public final class HTTP1ServerSession: ServerSession {
   }
 
   public func checkTime() -> HTTPLimit? {
-    guard let beganAt, now > beganAt &+ HTTPLimits.requestSeconds * 1_000_000_000 else { return nil }
+    guard let beganAt, now > beganAt &+ limits.request.limitNanoseconds else { return nil }
     delegate.ranInto(.requestTime)
     fail(408)
     return nil

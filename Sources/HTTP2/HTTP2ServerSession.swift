@@ -31,6 +31,10 @@ public final class HTTP2ServerSession: ServerSession {
       else { return 0 }
       return HTTP2ServerSession.from(context).begin(frame!.pointee.hd.stream_id)
     }
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks) { _, frame, context in
+      HTTP2ServerSession.from(context).weigh(frame!.pointee)
+      return 0
+    }
     nghttp2_session_callbacks_set_on_header_callback(callbacks) {
       session, frame, name, nameLength, value, valueLength, _, context in
       guard let stream = HTTP2ServerSession.stream(session, frame!.pointee.hd.stream_id) else { return 0 }
@@ -45,7 +49,6 @@ public final class HTTP2ServerSession: ServerSession {
     }
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks) { session, frame, context in
       let type = frame!.pointee.hd.type
-      HTTP2ServerSession.from(context).weigh(frame!.pointee.hd)
       guard type == UInt8(NGHTTP2_HEADERS.rawValue) || type == UInt8(NGHTTP2_DATA.rawValue),
         let stream = HTTP2ServerSession.stream(session, frame!.pointee.hd.stream_id)
       else { return 0 }
@@ -278,7 +281,7 @@ public final class HTTP2ServerSession: ServerSession {
     return 0
   }
 
-  /// Counts a frame that came whole.
+  /// Counts a frame, also one that nghttp2 then ignores.
   private func weigh(_ frame: nghttp2_frame_hd) {
     let isAcknowledgement = frame.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0
     switch UInt32(frame.type) {
@@ -288,10 +291,13 @@ public final class HTTP2ServerSession: ServerSession {
     case NGHTTP2_PING.rawValue: if !isAcknowledgement { cut(conduct.ping(now)) }
     case NGHTTP2_SETTINGS.rawValue:
       if isAcknowledgement { hasAcknowledged = true } else { cut(conduct.settings(now)) }
-    case NGHTTP2_PRIORITY.rawValue: cut(conduct.priority())
+    case NGHTTP2_PRIORITY.rawValue, Self.priorityUpdate: cut(conduct.priority())
     default: break
     }
   }
+
+  /// RFC 9218; nghttp2 1.52 ignores it.
+  private static let priorityUpdate: UInt32 = 0x10
 
   private func cut(_ limit: HTTPLimit?) {
     guard let limit, !isCut else { return }
@@ -310,9 +316,9 @@ public final class HTTP2ServerSession: ServerSession {
   }
 
   public func checkTime() -> HTTPLimit? {
-    func isOver(_ start: UInt64, _ seconds: UInt64) -> Bool { now > start &+ seconds * 1_000_000_000 }
-    if let startedAt, !hasAcknowledged, isOver(startedAt, HTTPLimits.settingsSeconds) { return .settingsTime }
-    for stream in open where !stream.isDelivered && isOver(stream.beganAt, HTTPLimits.requestSeconds) {
+    func isOver(_ start: UInt64, _ limit: Duration) -> Bool { now > start &+ limit.limitNanoseconds }
+    if let startedAt, !hasAcknowledged, isOver(startedAt, limits.settings) { return .settingsTime }
+    for stream in open where !stream.isDelivered && isOver(stream.beganAt, limits.request) {
       delegate.ranInto(.requestTime)
       refuse(stream, Self.requestTooSlow)
     }

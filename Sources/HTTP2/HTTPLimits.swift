@@ -22,13 +22,15 @@ public struct HTTPLimits: Sendable {
   /// Receive windows: a body of the common size needs no round trip, and a connection's worth stays bounded.
   public static let streamWindow: UInt32 = 256 << 10
   public static let connectionWindow: Int32 = 1 << 20
-  /// Seconds without any byte, without write progress, and within a request's head and body.
-  public var idleSeconds: UInt64 = 60
-  public static let writeStallSeconds: UInt64 = 10
-  public static let requestSeconds: UInt64 = 10
-  /// Seconds until TLS stands, then until the first bytes have come, and until SETTINGS are acknowledged.
-  public static let handshakeSeconds: UInt64 = 5
-  public static let settingsSeconds: UInt64 = 10
+  /// Without any byte, without write progress, and within a request's head and body.
+  public var idle: Duration = .seconds(60)
+  public var writeStall: Duration = .seconds(10)
+  public var request: Duration = .seconds(10)
+  /// Until TLS stands and the first bytes have come, and until SETTINGS are acknowledged.
+  public var handshake: Duration = .seconds(5)
+  public var settings: Duration = .seconds(10)
+  /// How often the server looks for what takes too long.
+  public var sweep: Duration = .seconds(1)
   public var connections = 1024
   public var connectionsPerPeer = 64
 
@@ -39,4 +41,12 @@ public struct HTTPLimits: Sendable {
   public static let workerPort = HTTPLimits(
     concurrentStreams: 1000, bodyBytes: 16 << 20, streamResets: (burst: 20_000, perSecond: 4000),
     abandonedPerSecond: 4000)
+}
+
+extension Duration {
+  /// Of limits, which are seconds.
+  var limitNanoseconds: UInt64 {
+    let (seconds, attoseconds) = components
+    return UInt64(max(0, seconds)) * 1_000_000_000 + UInt64(max(0, attoseconds)) / 1_000_000_000
+  }
 }

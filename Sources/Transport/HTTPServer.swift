@@ -86,7 +86,7 @@ public final class HTTPServer: DescriptorHandler {
   /// Starts to accept; on the loop.
   public func start() {
     loop.add(listener, events: EPOLLIN.rawValue, handler: self)
-    loop.schedule(after: .seconds(1)) { [weak self] in self?.sweep() }
+    loop.schedule(after: limits.sweep) { [weak self] in self?.sweep() }
   }
 
   /// Gives the response to a request; dropped when the client has gone.
@@ -171,7 +171,7 @@ public final class HTTPServer: DescriptorHandler {
 
   private func sweep() {
     for connection in Array(connections.values) { connection.checkTime() }
-    if !isStopping { loop.schedule(after: .seconds(1)) { [weak self] in self?.sweep() } }
+    if !isStopping { loop.schedule(after: limits.sweep) { [weak self] in self?.sweep() } }
   }
 }
 
@@ -341,7 +341,7 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
   func checkTime() {
     let now = server.loop.now
     guard let session else {
-      if now - startedAt > .seconds(HTTPLimits.handshakeSeconds) { cut(.handshakeTime) }
+      if now - startedAt > server.limits.handshake { cut(.handshakeTime) }
       return
     }
     // A socket that takes nothing, or a peer whose windows do not open.
@@ -349,16 +349,18 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
     if session.sentBytes != sentBefore { lastProgress = now }
     sentBefore = session.sentBytes
     if !isBlocked, session.bufferedBytes == 0 { lastProgress = now }
-    if now - lastProgress > .seconds(HTTPLimits.writeStallSeconds) { return cut(.writeStall) }
+    if now - lastProgress > server.limits.writeStall { return cut(.writeStall) }
     session.now = now.nanoseconds
     if let limit = session.checkTime() { return cut(limit) }
     flushLater()
     // HTTP/2 peers keep their connection with PINGs; within a request the handler's deadline rules.
-    if session.openStreams == 0, now - lastActivity > .seconds(server.limits.idleSeconds) { end() }
+    if session.openStreams == 0, now - lastActivity > server.limits.idle { end() }
   }
 
   private func cut(_ limit: HTTPLimit) {
     server.counters.count(limit)
+    // What it never read would wait for it in the kernel.
+    socket.dropsUnsent()
     end()
   }
 

@@ -42,6 +42,11 @@ struct Socket: ~Copyable {
     var value = value
     setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size))
   }
+  /// Closing it then throws away what has not left, and tells the peer by RST.
+  func dropsUnsent() {
+    var value = linger(l_onoff: 1, l_linger: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
+  }
   /// Who is at the other end.
   var peer: String {
     var address = sockaddr_storage()

@@ -16,8 +16,8 @@ final class EchoServer: HTTPServerDelegate, @unchecked Sendable {
   private static let grpcHead = ResponseHead(200, [("content-type", "application/grpc")])
   private static let trailers = ResponseHead(0, [("grpc-status", "0")])
 
-  init() throws {
-    server = try HTTPServer(host: "127.0.0.1", port: 0, limits: .publicPort, loop: loop)
+  init(_ limits: HTTPLimits = .publicPort) throws {
+    server = try HTTPServer(host: "127.0.0.1", port: 0, limits: limits, loop: loop)
     server.delegate = self
     loop.start()
     loop.execute { [self] in server.start() }
@@ -48,7 +48,22 @@ struct RawClient: ~Copyable {
     #expect(address.withSockaddr { connect(descriptor, $0, $1) } == 0)
     socket = Socket(adopting: descriptor)
   }
-  func say(_ text: String) { Array(text.utf8).withUnsafeBytes { _ = socket.write($0) } }
+  func say(_ text: String) { say(Array(text.utf8)) }
+  func say(_ bytes: [UInt8]) { bytes.withUnsafeBytes { _ = socket.write($0) } }
+  /// What comes until it is enough, or the server closes.
+  func hear(until isEnough: ([UInt8]) -> Bool) -> [UInt8] {
+    var all: [UInt8] = []
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 8)
+    defer { buffer.deallocate() }
+    while !isEnough(all) {
+      guard case .bytes(let count) = socket.read(into: buffer) else {
+        Issue.record("not heard within \(all.count) bytes")
+        return all
+      }
+      all += buffer[..<count]
+    }
+    return all
+  }
   /// What comes until the server closes.
   func hear() -> String {
     var all: [UInt8] = []
@@ -106,12 +121,25 @@ final class ScriptedClient: HTTPClientDelegate, @unchecked Sendable {
   private let up = Waiter<Bool>()
   let down = Waiter<String>()
 
-  init(port: UInt16) {
+  init(port: UInt16, expected: Bool = true) {
     client = HTTPClient(host: "127.0.0.1", port: port, loop: loop, reconnects: false)
     client.delegate = self
     loop.start()
     loop.execute { [self] in client.start() }
-    #expect(up.wait() == true)
+    if expected { #expect(up.wait() == true) }
+  }
+  /// One that the server may not take: nil = it did not.
+  static func ifTaken(port: UInt16) -> ScriptedClient? {
+    let client = ScriptedClient(port: port, expected: false)
+    return client.up.wait() == true ? client : nil
+  }
+  func stop() {
+    let stopped = Waiter<Bool>()
+    loop.execute { [self] in
+      client.stop()
+      stopped.give(true)
+    }
+    _ = stopped.wait()
   }
   deinit { loop.stop() }
   func clientUp(_ client: HTTPClient) { up.give(true) }
@@ -152,10 +180,13 @@ final class Waiter<Value: Sendable>: @unchecked Sendable {
     pthread_mutex_unlock(mutex)
     pthread_cond_broadcast(condition)
   }
-  func wait(seconds: Int = 20) -> Value? {
+  func wait(seconds: Int = 20) -> Value? { wait(milliseconds: seconds * 1000) }
+  func wait(milliseconds: Int) -> Value? {
     var limit = timespec()
     clock_gettime(CLOCK_REALTIME, &limit)
-    limit.tv_sec += seconds
+    limit.tv_nsec += milliseconds % 1000 * 1_000_000
+    limit.tv_sec += milliseconds / 1000 + limit.tv_nsec / 1_000_000_000
+    limit.tv_nsec %= 1_000_000_000
     pthread_mutex_lock(mutex)
     defer { pthread_mutex_unlock(mutex) }
     while value == nil { if pthread_cond_timedwait(condition, mutex, &limit) != 0 { break } }
