@@ -1,7 +1,7 @@
 import COpenSSL
 
 /// SHA-256 by OpenSSL, which uses the processor's own instructions.
-struct SHA256: ~Copyable {
+package struct SHA256: ~Copyable {
   private let context: OpaquePointer?
   private var failed = false
 
@@ -24,7 +24,7 @@ struct SHA256: ~Copyable {
     return digest.map(hex).joined()
   }
 
-  static func of(_ bytes: UnsafeRawBufferPointer) -> String {
+  package static func of(_ bytes: UnsafeRawBufferPointer) -> String {
     var sum = SHA256()
     sum.update(bytes)
     return sum.finish()

@@ -17,6 +17,8 @@ final class AdminAPI: HTTPServerDelegate {
   private let node: CoordinatorNode
   private let store: StoreLink?
   private let loop: EventLoop
+  private let access: Access
+  private let metrics: () -> String
   /// Tells the node; what makes history is told with the wall clock.
   private let send: (CoordinatorEvent, _ dated: Bool) -> Void
   private let standard: StandardServices
@@ -24,13 +26,15 @@ final class AdminAPI: HTTPServerDelegate {
   private var lastToken: CallToken = 0
 
   init(
-    _ server: HTTPServer, node: CoordinatorNode, store: StoreLink?, loop: EventLoop,
-    send: @escaping (CoordinatorEvent, _ dated: Bool) -> Void
+    _ server: HTTPServer, node: CoordinatorNode, store: StoreLink?, loop: EventLoop, access: Access,
+    metrics: @escaping () -> String, send: @escaping (CoordinatorEvent, _ dated: Bool) -> Void
   ) {
     self.server = server
     self.node = node
     self.store = store
     self.loop = loop
+    self.access = access
+    self.metrics = metrics
     self.send = send
     standard = StandardServices(server, services: ["shortlist.v1.Coordinator", "shortlist.v1.Rollouts"]) {
       [unowned node] in node.isReady
@@ -43,19 +47,24 @@ final class AdminAPI: HTTPServerDelegate {
   func update() { standard.update() }
 
   func received(_ stream: ServerStream, on server: HTTPServer) {
-    if standard.takes(stream) { return standard.received(stream) }
+    if standard.isHealth(stream) { return standard.received(stream) }
     lastToken += 1
     let call = lastToken
     stream.token = call
     streams[call] = stream
     do {
       try admit(stream)
+      if standard.takes(stream) {
+        streams[call] = nil
+        return standard.received(stream)
+      }
       if isGRPC(stream) { return try ask(call, stream) }
       let path = stream.path
       let parts = path.split(separator: "?", maxSplits: 1)
       switch (stream.isMethod("GET"), stream.isMethod("POST")) {
       case (true, _) where path == "/v1/cluster":
         reply(call, Heads.json, ClusterJSON.write(node, now: loop.now))
+      case (true, _) where path == "/metrics": reply(call, Heads.metrics, Array(metrics().utf8))
       case (true, _) where path == RolloutAPI.path: reply(call, Heads.json, RolloutAPI.body(try view()))
       case (true, _) where parts.first == RolloutAPI.historyPath[...]:
         try history(call, try RolloutAPI.range(parts.dropFirst().first ?? ""))
@@ -65,7 +74,7 @@ final class AdminAPI: HTTPServerDelegate {
       default:
         throw RolloutError(
           .notFound,
-          "no such path; there are GET /v1/cluster, GET and POST \(RolloutAPI.path), GET \(RolloutAPI.historyPath), "
+          "no such path; there are GET /v1/cluster, /metrics, GET and POST \(RolloutAPI.path), GET \(RolloutAPI.historyPath), "
             + "and gRPC shortlist.v1.Coordinator and shortlist.v1.Rollouts")
       }
     } catch let error as RolloutError {
@@ -84,12 +93,16 @@ final class AdminAPI: HTTPServerDelegate {
     streams[stream.token] = nil
   }
 
-  /// A certificate opens what its role is for.
+  /// A certificate opens what its role is for; without TLS a token does.
   private func admit(_ stream: ServerStream) throws {
-    guard let roles = server.peerRoles(of: stream) else { return }
     let needed: NodeRole =
       stream.isPath("/shortlist.v1.Coordinator/Join") || stream.isPath("/shortlist.v1.Coordinator/Leave")
       ? .worker : stream.isPath("/shortlist.v1.Coordinator/Traffic") ? .coordinator : .operator
+    guard let roles = server.peerRoles(of: stream) else {
+      // Nodes without certificates are as good as the network that the admin port is on.
+      guard needed == .operator else { return }
+      return try access.admit(stream, stream.isPath("/metrics") ? [.metrics, .admin] : .admin)
+    }
     guard roles.isDisjoint(with: needed) else { return }
     let why = "this takes a certificate with the role \(needed), yours has \(roles)"
     throw RankingError(.permissionDenied, why)

@@ -1,5 +1,6 @@
 import Agreement
 import Foundation
+import HTTP2
 import RankingCore
 import Routing
 
@@ -50,6 +51,11 @@ public struct CoordinatorConfiguration: Sendable {
   public var bundles: BundlesConfiguration?
   /// nil = everything is plaintext.
   public var tls: TLSConfiguration?
+  /// The file of tokens; nil = everything is open.
+  public var tokens: String?
+  /// What differs from the usual limits of a port.
+  public var connections = ConnectionLimits()
+  func limits(_ usual: HTTPLimits) -> HTTPLimits { connections.applied(to: usual) }
   /// Of one model, the last is the serving version.
   public var models: [ModelVersion] = []
   public var workers: [Worker] = []
@@ -80,10 +86,12 @@ public struct CoordinatorConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement", "health", "routing",
-      "busy_poll_us", "state", "bundles", "tls",
+      "busy_poll_us", "state", "bundles", "tls", "tokens", "connections",
     ])
     name = try json.text("name") ?? name
     tls = try json.tls(isCoordinator: true)
+    tokens = try json.text("tokens")
+    connections = try ConnectionLimits(json)
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     bundles = try json.bundles(besides: store)
@@ -175,6 +183,9 @@ public struct WorkerConfiguration: Sendable {
   public var bundles: BundlesConfiguration?
   /// nil = everything is plaintext.
   public var tls: TLSConfiguration?
+  /// What differs from the usual limits of the port.
+  public var connections = ConnectionLimits()
+  func limits(_ usual: HTTPLimits) -> HTTPLimits { connections.applied(to: usual) }
   public var holdings: [Holding] = []
   /// Compute threads; 0 = one per core.
   public var scoringThreads = 0
@@ -198,10 +209,11 @@ public struct WorkerConfiguration: Sendable {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
-      "allow_faults", "together_kib", "load_share", "bundles", "tls",
+      "allow_faults", "together_kib", "load_share", "bundles", "tls", "connections",
     ])
     name = try json.text("name") ?? name
     tls = try json.tls(isCoordinator: false)
+    connections = try ConnectionLimits(json)
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     bundles = try json.bundles(besides: store)
@@ -226,6 +238,28 @@ public struct WorkerConfiguration: Sendable {
       throw ConfigurationError(
         "\"advertise\" is needed: coordinators that are joined cannot reach a worker at \(listen)")
     }
+  }
+}
+
+/// How many connections a port takes; nil = as usual.
+public struct ConnectionLimits: Sendable, Equatable {
+  public var all: Int?
+  public var perPeer: Int?
+  public init() {}
+
+  /// `"connections": {"max": 1024, "per_address": 64}`
+  init(_ json: ConfigurationFile) throws(ConfigurationError) {
+    guard let child = try json.child("connections") else { return }
+    try child.allow(["max", "per_address"])
+    all = try child.integer("max", in: 1...100_000)
+    perPeer = try child.integer("per_address", in: 1...100_000)
+  }
+
+  func applied(to usual: HTTPLimits) -> HTTPLimits {
+    var limits = usual
+    limits.connections = all ?? limits.connections
+    limits.connectionsPerPeer = perPeer ?? limits.connectionsPerPeer
+    return limits
   }
 }
 

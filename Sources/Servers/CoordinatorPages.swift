@@ -10,16 +10,12 @@ import Wire
 
 enum CoordinatorMetricsPage {
   static func text(
-    node: CoordinatorNode, metrics: CoordinatorMetrics, server: HTTPServer, now: Instant
+    node: CoordinatorNode, metrics: CoordinatorMetrics, now: Instant
   ) -> MetricsText {
     var text = MetricsText()
     metrics.write(into: &text)
     write(node.router, into: &text)
     write(node, now: now, into: &text)
-    text.gauge("shortlist_connections", "Open client connections.", Double(server.openConnections))
-    text.counter("shortlist_connections_total", "Client connections accepted.", server.counters.accepted)
-    text.counter("shortlist_http_requests_total", "HTTP requests of any kind.", server.counters.requests)
-    text.counter("shortlist_http_cancelled_total", "Requests that the client took back.", server.counters.cancelled)
     ProcessFigures().write(into: &text)
     return text
   }

@@ -80,7 +80,8 @@ public final class WorkerServer: HTTPServerDelegate {
       try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
     security = try NodeSecurity(configuration.tls, name: configuration.name)
     server = try HTTPServer(
-      host: configuration.listen.host, port: configuration.listen.port, limits: .workerPort, tls: security.workerPort,
+      host: configuration.listen.host, port: configuration.listen.port, limits: configuration.limits(.workerPort),
+      tls: security.workerPort,
       loop: loop)
     security.logRefusals(of: server, at: "worker")
     let threads =
@@ -446,6 +447,7 @@ public final class WorkerServer: HTTPServerDelegate {
     }
     reader.source.write(into: &text)
     security.write(into: &text)
+    EdgeMetrics.write([("worker", server)], into: &text)
     ProcessFigures().write(into: &text)
     return text.text
   }

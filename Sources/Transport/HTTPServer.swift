@@ -27,6 +27,8 @@ public struct HTTPServerCounters: Sendable {
   public var refusedConnections: UInt64 = 0
   /// Connections whose TLS handshake failed.
   public var refusedByTLS: UInt64 = 0
+  public fileprivate(set) var receivedBytes: UInt64 = 0
+  public fileprivate(set) var sentBytes: UInt64 = 0
   /// How often peers ran into a limit, by `HTTPLimit`.
   public fileprivate(set) var limitsHit = [UInt64](repeating: 0, count: HTTPLimit.allCases.count)
   fileprivate mutating func count(_ limit: HTTPLimit) {
@@ -226,6 +228,7 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
     switch socket.read(into: buffer) {
     case .bytes(let count):
       lastActivity = server.loop.now
+      server.counters.receivedBytes &+= UInt64(count)
       let bytes = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<count])
       wire.receive(bytes, room: server.loop.recordBuffer) {
         if !closesWhenSent, !isEnded, !receive($0) { closesWhenSent = true }
@@ -314,6 +317,7 @@ final class ServerConnection: DescriptorHandler, Flushable, ServerSessionDelegat
       switch result {
       case .bytes(let count):
         sent += count
+        server.counters.sentBytes &+= UInt64(count)
         lastProgress = server.loop.now
       case .wouldBlock: isBlocked = true
       case .end, .failed: return end()
