@@ -98,7 +98,9 @@ let package = Package(
       swiftSettings: testSettings),
     .testTarget(
       name: "ClusterTests",
-      dependencies: ["RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "ClusterHarness", "shortlist"],
+      dependencies: [
+        "RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "Servers", "ClusterHarness", "shortlist",
+      ],
       swiftSettings: testSettings),
   ],
   swiftLanguageModes: [.v6]

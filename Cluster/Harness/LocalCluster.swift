@@ -38,6 +38,12 @@ public final class LocalCluster: Sendable {
     public var replacedAfter: Duration?
     /// Everything speaks TLS, with certificates made for this cluster.
     public var tls = false
+    /// The coordinators' file of tokens; `nil` = everything is open.
+    public var tokens: String?
+    /// From how many milliseconds on requests and legs are logged; `nil` = as usual.
+    public var slowMilliseconds: Int?
+    /// "json" or "text"; `nil` = as usual.
+    public var log: String?
     /// What the coordinators do not do; `nil` = they do everything.
     public var routing: CoordinatorFile.Routing?
     /// Versions come and go by rollouts; with several coordinators that needs `etcd`.
@@ -196,7 +202,7 @@ public final class LocalCluster: Sendable {
         zone: options.zones.isEmpty ? nil : options.zones[(number - 1) % options.zones.count],
         scoringThreads: options.scoringThreads, togetherKiB: options.togetherKiB,
         memoryMiB: options.memoryMiB, loadShare: options.loadShare, allowFaults: options.allowFaults,
-        tls: try tls(of: worker)),
+        tls: try tls(of: worker), slowMilliseconds: options.slowMilliseconds, log: options.log),
       to: worker.config)
   }
 
@@ -212,7 +218,8 @@ public final class LocalCluster: Sendable {
         workers: options.joins ? [] : workers.map { .init(name: $0.name, address: $0.address) },
         placement: placement(of: coordinator), state: agreedState(of: coordinator),
         health: milliseconds.map { .init(replacedAfterMilliseconds: $0) }, routing: options.routing,
-        tls: try tls(of: coordinator)),
+        tls: try tls(of: coordinator), tokens: options.tokens, slowMilliseconds: options.slowMilliseconds,
+        log: options.log),
       to: coordinator.config)
   }
 

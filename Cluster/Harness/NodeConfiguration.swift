@@ -91,6 +91,15 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
   public var health: Health?
   public var routing: Routing?
   public var tls: TLSFile?
+  public var tokens: String?
+  public var slowMilliseconds: Int?
+  public var log: String?
+
+  enum CodingKeys: String, CodingKey {
+    case name, listen, admin, peers, store, bundles, models, workers, placement, state, health, routing, tls, tokens
+    case log
+    case slowMilliseconds = "slow_ms"
+  }
 }
 
 /// `w1.json`.
@@ -113,6 +122,8 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var loadShare: Double?
   public var allowFaults: Bool
   public var tls: TLSFile?
+  public var slowMilliseconds: Int?
+  public var log: String?
 
   enum CodingKeys: String, CodingKey {
     case name, listen, store, bundles, holdings, join, zone, tls
@@ -120,6 +131,8 @@ public struct WorkerFile: Codable, Sendable, Equatable {
     case togetherKiB = "together_kib"
     case memoryMiB = "memory_mib"
     case loadShare = "load_share"
+    case log
+    case slowMilliseconds = "slow_ms"
     case allowFaults = "allow_faults"
   }
 }

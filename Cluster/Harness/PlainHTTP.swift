@@ -61,6 +61,7 @@ public struct PlainHTTP: ~Copyable {
 
   private mutating func request(_ method: String, _ path: String, body: [UInt8]) throws(HarnessError) -> Response {
     var head = "\(method) \(path) HTTP/1.1\r\nhost: \(server.host):\(server.port)\r\n"
+    if let token = TLSTrust.token(for: server) { head += "authorization: Bearer \(token)\r\n" }
     if method == "POST" { head += "content-type: application/json\r\ncontent-length: \(body.count)\r\n" }
     let message = Array((head + "\r\n").utf8) + body
     let reused = socket >= 0

@@ -21,7 +21,8 @@ public final class ServerStream {
   @exclusivity(unchecked) var isDelivered = false
   /// Answered before its request was whole: the rest is not wanted.
   @exclusivity(unchecked) var isRefused = false
-  @exclusivity(unchecked) var beganAt: UInt64 = 0
+  /// When its first bytes came, in nanoseconds of the connection's clock. HTTP/2 only.
+  @exclusivity(unchecked) public internal(set) var beganAt: UInt64 = 0
   @exclusivity(unchecked) var isHead = false
   @exclusivity(unchecked) var openIndex = 0
   @exclusivity(unchecked) var responseHead: ResponseHead?

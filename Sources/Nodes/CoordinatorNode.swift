@@ -66,6 +66,8 @@ public enum CoordinatorEffect: Sendable {
   case lookup(LegID, WorkerID, LookupRequest, timeout: Duration)
   case cancel(LegID, WorkerID)
   case answer(RequestToken, Result<Answer, RankingError>)
+  /// Of the request whose answer follows.
+  case trace(RequestTrace)
   case connect(WorkerID, address: String)
   case disconnect(WorkerID)
   case replyJoin(CallToken, Result<JoinReply, CallFailure>)
@@ -140,6 +142,11 @@ public final class CoordinatorNode {
   }
 
   /// Whether every model has a version that could be answered from, and this coordinator stays.
+  /// Requests that take so long are traced, and those that fail or miss shards; nil = none is.
+  public var tracesFrom: Duration? {
+    get { router.tracesFrom }
+    set { router.tracesFrom = newValue }
+  }
   public var isReady: Bool { router.catalog.isReady && !isDraining }
 
   public func handle(_ event: CoordinatorEvent, now: Instant, into effects: inout [CoordinatorEffect]) {
@@ -210,6 +217,7 @@ public final class CoordinatorNode {
         case .answer(let token, let outcome, let origin):
           if isOwn(token, outcome, origin, now: now) { continue }
           effects.append(.answer(token, outcome))
+        case .trace(let trace): effects.append(.trace(trace))
         case .heartbeat(let worker, let sentAt):
           membership.trafficAnswered(worker, sentAt: sentAt, now: now, into: &membershipEffects)
         case .lacks(let worker, let release, let shards):

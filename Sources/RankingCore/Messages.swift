@@ -31,6 +31,8 @@ public struct ScoreQuery: Sendable, Equatable {
   public var wantedColumns: [Int] = []
   /// Vectors of the request's recent items, the newest last, where the ranker asks for them.
   public var recent: [Float] = []
+  /// `traceparent` for the workers; it goes beside the message, not within.
+  public var trace: String?
   /// One per user column of the release; NaN = missing.
   public var userValues: [Float]
   /// One per context column of the release; NaN = missing.

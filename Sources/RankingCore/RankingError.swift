@@ -31,6 +31,14 @@ public struct RankingError: Error, Sendable, Equatable, CustomStringConvertible 
     self.field = field
     self.missing = missing
   }
+  /// Whether the request itself is at fault, or nobody waits any more: no news to an operator.
+  public var isOfTheClient: Bool {
+    switch code {
+    case .invalidArgument, .unauthenticated, .permissionDenied, .notFound, .methodNotAllowed, .tooLarge, .cancelled:
+      true
+    case .overloaded, .unavailable, .deadlineExceeded, .internal: false
+    }
+  }
   /// The field is said in the message already.
   public static func == (a: RankingError, b: RankingError) -> Bool {
     a.code == b.code && a.message == b.message && a.missing == b.missing

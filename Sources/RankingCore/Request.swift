@@ -79,6 +79,8 @@ public struct RankingRequest: Sendable, Equatable {
   public var session: String?
   public var priority: Priority
   public var requestID: String
+  /// `traceparent` for the workers.
+  public var trace: String?
 
   public init(kind: Kind = .retrieve, subject: Subject = .anyone, k: Int = RequestLimit.kDefault) {
     self.kind = kind

@@ -26,7 +26,7 @@ public struct LegID: Hashable, Sendable {
 public typealias RequestToken = UInt64
 
 struct Leg: Sendable {
-  enum Kind: Sendable { case primary, retry, hedge }
+  enum Kind: String, Sendable { case primary, retry, hedge }
   var worker: WorkerID
   var kind: Kind
   /// Its shards: a range of the flight's `legShards`.
@@ -35,6 +35,8 @@ struct Leg: Sendable {
   var isOpen: Bool
   /// A hedge of it was sent, or waits for a token.
   var isHedged = false
+  var endedAt = Instant(nanoseconds: 0)
+  var end = LegEnd.open
 }
 
 /// How far one shard of one request is.
@@ -143,6 +145,7 @@ final class Flight: @unchecked Sendable {
     query.release = release.id
     query.mode = mode
     query.k = limit
+    query.trace = request.trace
     query.wantsVectors = false
     query.recent = []
     query.wantedColumns.removeAll(keepingCapacity: true)

@@ -33,7 +33,12 @@ public struct Router {
     case heartbeat(WorkerID, sentAt: Instant)
     /// The worker said that it has none of these shards of this version.
     case lacks(WorkerID, ModelVersion, [ShardID])
+    /// Where the time of the request went whose answer follows.
+    case trace(RequestTrace)
   }
+
+  /// Requests that take so long are traced, and those that fail or miss shards; nil = none is.
+  public var tracesFrom: Duration?
 
   /// Which version a request had, and what its answer does not say: for counts by version.
   public struct Origin: Sendable, Equatable {
@@ -189,7 +194,7 @@ public struct Router {
       if policy.planted.contains(.lateReplyMerged) { mergeLate(id, result, now: now, into: &effects) }
       return
     }
-    let leg = end(id, of: flight)
+    let leg = end(id, of: flight, LegEnd(result), now: now)
     switch result {
     case .success(let reply):
       if isValid(reply, for: leg, of: flight) {
@@ -199,6 +204,7 @@ public struct Router {
         flight.merged.join(reply.items)
         settle(leg, of: flight, answered: reply.shards, now: now, into: &effects)
       } else {
+        flight.legs[Int(id.leg)].end = .invalid
         invalid(flight, leg, now: now, into: &effects)
       }
     case .failure(let failure):
@@ -215,7 +221,7 @@ public struct Router {
       if result.isSuccess { counters.lateReplies += 1 }
       return
     }
-    let leg = end(id, of: flight)
+    let leg = end(id, of: flight, LegEnd(result), now: now)
     switch result {
     case .success(let reply):
       let dimension = catalog[flight.entry].release.dimension
@@ -227,6 +233,7 @@ public struct Router {
         flight.found += reply.found
         settle(leg, of: flight, answered: reply.shards, now: now, into: &effects)
       } else {
+        flight.legs[Int(id.leg)].end = .invalid
         invalid(flight, leg, now: now, into: &effects)
       }
     case .failure(let failure):
@@ -313,6 +320,15 @@ public struct Router {
     freeSlots.append(flight.id.slot)
     byToken[flight.token] = nil
     catalog.ended(flight.entry)
+  }
+}
+
+extension LegEnd {
+  init<Reply>(_ result: Result<Reply, CallFailure>) {
+    switch result {
+    case .success: self = .answered
+    case .failure(let failure): self.init(failure)
+    }
   }
 }
 

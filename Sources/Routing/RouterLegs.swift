@@ -183,9 +183,11 @@ extension Router {
   // MARK: Ends of legs
 
   /// The leg is over, whatever it brought.
-  mutating func end(_ id: LegID, of flight: Flight) -> Leg {
+  mutating func end(_ id: LegID, of flight: Flight, _ end: LegEnd, now: Instant) -> Leg {
     let leg = flight.legs[Int(id.leg)]
     flight.legs[Int(id.leg)].isOpen = false
+    flight.legs[Int(id.leg)].end = end
+    flight.legs[Int(id.leg)].endedAt = now
     book.ended(leg.worker, shards: leg.shards.count)
     for shard in flight.legShards[leg.shards] { flight.legEnded(shard) }
     return leg
@@ -381,7 +383,7 @@ extension Router {
       let leg = flight.legs[index]
       guard flight.legShards[leg.shards].allSatisfy({ flight.shards[$0.index].isSettled }) else { continue }
       let id = LegID(flight: flight.id, leg: UInt16(index))
-      _ = end(id, of: flight)
+      _ = end(id, of: flight, .outrun, now: now)
       book.outrun(leg.worker, after: now - leg.sentAt, now: now)
       counters.outrunLegs += 1
       effects.append(.cancel(id, leg.worker))
@@ -392,7 +394,7 @@ extension Router {
   mutating func cancelOpenLegs(_ flight: Flight, now: Instant, isTimeout: Bool, into effects: inout [Effect]) {
     for index in flight.legs.indices where flight.legs[index].isOpen {
       let id = LegID(flight: flight.id, leg: UInt16(index))
-      let leg = end(id, of: flight)
+      let leg = end(id, of: flight, isTimeout ? .expired : .outrun, now: now)
       if isTimeout, now - leg.sentAt >= policy.timeoutCountsFrom {
         book.outrun(leg.worker, after: now - leg.sentAt, now: now)
         book.failed(leg.worker, now: now)

@@ -125,8 +125,15 @@ extension Router {
   ) {
     cancelOpenLegs(flight, now: now, isTimeout: now >= flight.mergeBy, into: &effects)
     let origin = flight.origin
+    if let tracesFrom, now - flight.start >= tracesFrom || !Self.isComplete(outcome) {
+      effects.append(.trace(RequestTrace(flight, now: now)))
+    }
     close(flight)
     effects.append(.answer(flight.token, outcome, origin: origin))
+  }
+
+  private static func isComplete(_ outcome: Result<Answer, RankingError>) -> Bool {
+    if case .success(let answer) = outcome { answer.coverage.missing.isEmpty } else { false }
   }
 
   static func listed(_ missing: [Coverage.Missing]) -> String {

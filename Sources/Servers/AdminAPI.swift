@@ -19,6 +19,7 @@ final class AdminAPI: HTTPServerDelegate {
   private let loop: EventLoop
   private let access: Access
   private let metrics: () -> String
+  private let slowest: () -> [UInt8]
   /// Tells the node; what makes history is told with the wall clock.
   private let send: (CoordinatorEvent, _ dated: Bool) -> Void
   private let standard: StandardServices
@@ -27,7 +28,8 @@ final class AdminAPI: HTTPServerDelegate {
 
   init(
     _ server: HTTPServer, node: CoordinatorNode, store: StoreLink?, loop: EventLoop, access: Access,
-    metrics: @escaping () -> String, send: @escaping (CoordinatorEvent, _ dated: Bool) -> Void
+    metrics: @escaping () -> String, slowest: @escaping () -> [UInt8],
+    send: @escaping (CoordinatorEvent, _ dated: Bool) -> Void
   ) {
     self.server = server
     self.node = node
@@ -35,6 +37,7 @@ final class AdminAPI: HTTPServerDelegate {
     self.loop = loop
     self.access = access
     self.metrics = metrics
+    self.slowest = slowest
     self.send = send
     standard = StandardServices(server, services: ["shortlist.v1.Coordinator", "shortlist.v1.Rollouts"]) {
       [unowned node] in node.isReady
@@ -64,6 +67,7 @@ final class AdminAPI: HTTPServerDelegate {
       switch (stream.isMethod("GET"), stream.isMethod("POST")) {
       case (true, _) where path == "/v1/cluster":
         reply(call, Heads.json, ClusterJSON.write(node, now: loop.now))
+      case (true, _) where path == "/debug/requests": reply(call, Heads.json, slowest())
       case (true, _) where path == "/metrics": reply(call, Heads.metrics, Array(metrics().utf8))
       case (true, _) where path == RolloutAPI.path: reply(call, Heads.json, RolloutAPI.body(try view()))
       case (true, _) where parts.first == RolloutAPI.historyPath[...]:
@@ -74,8 +78,8 @@ final class AdminAPI: HTTPServerDelegate {
       default:
         throw RolloutError(
           .notFound,
-          "no such path; there are GET /v1/cluster, /metrics, GET and POST \(RolloutAPI.path), GET \(RolloutAPI.historyPath), "
-            + "and gRPC shortlist.v1.Coordinator and shortlist.v1.Rollouts")
+          "no such path; there are GET /v1/cluster, /debug/requests, /metrics, GET and POST \(RolloutAPI.path), "
+            + "GET \(RolloutAPI.historyPath), and gRPC shortlist.v1.Coordinator and shortlist.v1.Rollouts")
       }
     } catch let error as RolloutError {
       refuse(call, error)

@@ -55,6 +55,7 @@ public struct CoordinatorConfiguration: Sendable {
   public var tokens: String?
   /// What differs from the usual limits of a port.
   public var connections = ConnectionLimits()
+  public var logging = LoggingConfiguration()
   func limits(_ usual: HTTPLimits) -> HTTPLimits { connections.applied(to: usual) }
   /// Of one model, the last is the serving version.
   public var models: [ModelVersion] = []
@@ -87,11 +88,13 @@ public struct CoordinatorConfiguration: Sendable {
     try json.allow([
       "name", "listen", "store", "models", "workers", "admin", "peers", "discover", "placement", "health", "routing",
       "busy_poll_us", "state", "bundles", "tls", "tokens", "connections",
+      "log", "slow_ms",
     ])
     name = try json.text("name") ?? name
     tls = try json.tls(isCoordinator: true)
     tokens = try json.text("tokens")
     connections = try ConnectionLimits(json)
+    try logging.read(json)
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     bundles = try json.bundles(besides: store)
@@ -185,6 +188,7 @@ public struct WorkerConfiguration: Sendable {
   public var tls: TLSConfiguration?
   /// What differs from the usual limits of the port.
   public var connections = ConnectionLimits()
+  public var logging = LoggingConfiguration()
   func limits(_ usual: HTTPLimits) -> HTTPLimits { connections.applied(to: usual) }
   public var holdings: [Holding] = []
   /// Compute threads; 0 = one per core.
@@ -210,10 +214,12 @@ public struct WorkerConfiguration: Sendable {
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
       "allow_faults", "together_kib", "load_share", "bundles", "tls", "connections",
+      "log", "slow_ms",
     ])
     name = try json.text("name") ?? name
     tls = try json.tls(isCoordinator: false)
     connections = try ConnectionLimits(json)
+    try logging.read(json)
     if let listen = try json.text("listen") { self.listen = try SocketAddress(listen) }
     store = try json.text("store") ?? ""
     bundles = try json.bundles(besides: store)
@@ -238,6 +244,24 @@ public struct WorkerConfiguration: Sendable {
       throw ConfigurationError(
         "\"advertise\" is needed: coordinators that are joined cannot reach a worker at \(listen)")
     }
+  }
+}
+
+/// What is logged, and how.
+public struct LoggingConfiguration: Sendable {
+  public var isJSON = false
+  /// Requests and legs that take so long get a line with where the time went.
+  public var slow: Duration = RequestJournal.slowDefault
+  public init() {}
+
+  mutating func read(_ json: ConfigurationFile) throws(ConfigurationError) {
+    switch try json.text("log") {
+    case nil, "text": isJSON = false
+    case "json": isJSON = true
+    case let other?:
+      throw ConfigurationError("\(json.place): \"log\" is \"\(other)\"; it is \"text\" or \"json\"")
+    }
+    if let slow = try json.integer("slow_ms", in: 0...60_000) { self.slow = .milliseconds(slow) }
   }
 }
 

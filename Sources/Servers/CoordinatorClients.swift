@@ -104,10 +104,13 @@ extension CoordinatorServer {
     let endpoint = CoordinatorMetrics.Endpoint(api)
     metrics.received(endpoint)
     do {
-      let request = try parse(stream, api, byGRPC: byGRPC, requestID: id)
+      var request = try parse(stream, api, byGRPC: byGRPC, requestID: id)
+      let trace = stream.headers["traceparent"].flatMap { TraceContext(traceparent: $0) }
+      if let trace { request.trace = trace.traceparent(span: requestIDs.next()) }
       lastToken += 1
       stream.token = lastToken
-      pending[lastToken] = Pending(stream: stream, api: api, isGRPC: byGRPC, requestID: id, receivedAt: now)
+      pending[lastToken] = Pending(
+        stream: stream, api: api, isGRPC: byGRPC, requestID: id, trace: trace, receivedAt: now)
       send(.requested(lastToken, request, deadline: now + (request.timeout ?? RequestLimit.timeoutDefault)))
     } catch let error as RankingError {
       metrics.failed(endpoint, error, took: .zero)
@@ -132,6 +135,7 @@ extension CoordinatorServer {
     guard let request = pending.removeValue(forKey: token) else { return }
     let endpoint = CoordinatorMetrics.Endpoint(request.api)
     let took = loop.now - request.receivedAt
+    note(request, token, outcome, took)
     switch outcome {
     case .success(let answer):
       metrics.answered(endpoint, answer, took: took)
@@ -150,6 +154,59 @@ extension CoordinatorServer {
       metrics.failed(endpoint, error, took: took)
       refuse(request.stream, error, requestID: request.requestID)
     }
+  }
+
+  /// What was slow, failed or missed shards is told where somebody will look.
+  private func note(
+    _ request: Pending, _ token: RequestToken, _ outcome: Result<Answer, RankingError>, _ took: Duration
+  ) {
+    let trace = lastTrace.flatMap { $0.token == token ? $0 : nil }
+    lastTrace = nil
+    let isOurs: Bool
+    var isSound = false
+    switch outcome {
+    case .success(let answer):
+      isSound = answer.coverage.missing.isEmpty
+      isOurs = true
+    case .failure(let error): isOurs = !error.isOfTheClient
+    }
+    guard isOurs, trace != nil || !isSound else { return }
+    let line = journal.record(took: took, isSound: isSound, now: loop.now) { json in
+      write(request, outcome, took, trace, into: &json)
+    }
+    if let line { Log.line(line) }
+    node.tracesFrom = journal.tracesFrom(now: loop.now)
+  }
+
+  private func write(
+    _ request: Pending, _ outcome: Result<Answer, RankingError>, _ took: Duration, _ trace: RequestTrace?,
+    into json: inout JSONWriter
+  ) {
+    func text(_ name: StaticString, _ value: String) {
+      json.literal(name)
+      json.string(value)
+    }
+    text(",\"process\":", configuration.name)
+    text(",\"request_id\":", request.requestID)
+    if let trace = request.trace { text(",\"trace_id\":", trace.trace) }
+    text(",\"endpoint\":", request.api.rawValue)
+    json.literal(",\"took_ms\":")
+    json.milliseconds(took.milliseconds)
+    switch outcome {
+    case .success(let answer):
+      text(",\"outcome\":", answer.coverage.missing.isEmpty ? "ok" : "degraded")
+      json.literal(",\"answered\":")
+      json.number(answer.coverage.answered)
+      json.literal(",\"shards\":")
+      json.number(answer.coverage.shards)
+    case .failure(let error):
+      text(",\"outcome\":", error.code.rawValue)
+      text(",\"message\":", error.message)
+    }
+    guard let trace else { return }
+    text(",\"model\":", trace.release.model)
+    text(",\"version\":", trace.release.version)
+    trace.writeLegs(into: &json) { node.membership.members[$0.index].name }
   }
 
   private func readiness(_ stream: ServerStream) {

@@ -21,6 +21,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     let api: PublicAPI
     let isGRPC: Bool
     let requestID: String
+    let trace: TraceContext?
     let receivedAt: Instant
   }
 
@@ -57,6 +58,9 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private lazy var others = CoordinatorLinks(loop: loop, tls: security.toCoordinators)
   private lazy var timer = LoopTimer { [unowned self] in sendDated(.woke) }
   var metrics = CoordinatorMetrics()
+  var journal: RequestJournal
+  /// Of the request that is answered next, if it has one.
+  var lastTrace: RequestTrace?
   lazy var standard = StandardServices(server, services: ["shortlist.v1.Ranking"]) { [unowned self] in
     node.isReady
   }
@@ -77,6 +81,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
 
   init(_ configuration: CoordinatorConfiguration) throws {
     self.configuration = configuration
+    Log.format = configuration.logging.isJSON ? .json : .text
+    journal = RequestJournal(slow: configuration.logging.slow)
     reader = BundleReader(
       try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
     security = try NodeSecurity(configuration.tls, name: configuration.name)
@@ -118,6 +124,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       StoreLink($0, name: configuration.name, loop: loop, seed: random.next())
     }
     node = CoordinatorNode(settings: settings, seed: random.next(), now: loop.freshNow())
+    node.tracesFrom = journal.tracesFrom(now: loop.freshNow())
     requestIDs = SeededGenerator(seed: random.next())
     server.delegate = self
     for release in store == nil ? configuration.models : [] {
@@ -137,7 +144,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     server.start()
     admin = adminServer.map { server in
       AdminAPI(
-        server, node: node, store: store, loop: loop, access: access, metrics: { [unowned self] in metricsText() }
+        server, node: node, store: store, loop: loop, access: access, metrics: { [unowned self] in metricsText() },
+        slowest: { [unowned self] in journal.page(now: loop.now) }
       ) { [unowned self] in $1 ? sendDated($0) : send($0) }
     }
     adminServer?.start()
@@ -244,7 +252,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
         queryCache.bytes.removeAll(keepingCapacity: true)
         ProtoWriter.append(to: &queryCache.bytes) { ScoreRequest.encodeQuery(request.query, into: &$0) }
       }
-      call(worker, Self.scoreHead, timeout, .score(leg)) { body in
+      let head = request.query.trace.map { Self.workerHead("Score", trace: $0) } ?? Self.scoreHead
+      call(worker, head, timeout, .score(leg)) { body in
         GRPC.frame(into: &body) { body in
           body.append(contentsOf: queryCache.bytes)
           ProtoWriter.append(to: &body) { ScoreRequest.encodeTasks(request.tasks, into: &$0) }
@@ -262,6 +271,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
         }
       }
       if let call { client(worker)?.cancel(call) }
+    case .trace(let trace): lastTrace = trace
     case .answer(let token, let outcome): answer(token, outcome)
     case .wake(let at): loop.arm(timer, at: at)
     case .connect(let worker, let address): connect(worker, address)
@@ -343,10 +353,12 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private static let loadHead = workerHead("Load")
   private static let unloadHead = workerHead("Unload")
   private static let emptyMessage = GRPC.frame([])
-  private static func workerHead(_ method: String) -> RequestHead {
+  /// - Parameter trace: of a traced request's legs, which are told of it.
+  private static func workerHead(_ method: String, trace: String? = nil) -> RequestHead {
     RequestHead(
       method: "POST", path: "/shortlist.v1.Worker/\(method)",
-      headers: [("content-type", GRPC.contentType), ("te", "trailers")], varying: "grpc-timeout")
+      headers: [("content-type", GRPC.contentType), ("te", "trailers")] + (trace.map { [("traceparent", $0)] } ?? []),
+      varying: "grpc-timeout")
   }
 
   private func call(

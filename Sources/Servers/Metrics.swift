@@ -121,7 +121,7 @@ struct CoordinatorMetrics {
     }
     text.counter("shortlist_answers_total", "Requests answered, fully or in part.", answered)
     text.counter("shortlist_partial_answers_total", "Answers that do not speak for every shard.", partial)
-    text.family("shortlist_answer_coverage_items_sum", "counter", "Sum of coverage.items over all answers.")
-    text.line("shortlist_answer_coverage_items_sum", "", "\(coverageSum)")
+    text.family("shortlist_answer_coverage_items_total", "counter", "Sum of coverage.items over all answers.")
+    text.line("shortlist_answer_coverage_items_total", "", "\(coverageSum)")
   }
 }

@@ -45,7 +45,7 @@ final class NodeSecurity {
   private var reloads = 0
   private var reloadsFailed = 0
   private var signals: SignalSource?
-  private var spoken = RefusalLog()
+  private var spoken = LineLimit(perSecond: 10)
 
   init(_ configuration: TLSConfiguration?, name: String) throws {
     self.name = name
@@ -105,16 +105,17 @@ final class NodeSecurity {
 }
 
 /// At most so many lines a second; the rest is counted.
-struct RefusalLog {
-  private static let perSecond = 10
+struct LineLimit {
+  let perSecond: Int
   private var second = Instant(nanoseconds: 0)
   private var said = 0
   private var unsaid = 0
+  init(perSecond: Int) { self.perSecond = perSecond }
 
   /// - Returns: how many were left unsaid before this one; nil = it is, too.
   mutating func passes(_ now: Instant) -> Int? {
     if now - second >= .seconds(1) { (second, said) = (now, 0) }
-    guard said < Self.perSecond else {
+    guard said < perSecond else {
       unsaid += 1
       return nil
     }

@@ -7,16 +7,35 @@ import Wire
 // What both roles do alike: say that they serve, log, end on a signal.
 
 enum Log {
+  enum Format: String { case text, json }
+  /// Set once, before the first line.
+  nonisolated(unsafe) static var format = Format.text
+
   /// One line on standard error: time (UTC), process, text.
   static func line(_ name: String, _ text: String) {
+    guard format == .json else { return write(2, "\(stamp()) \(name): \(text)\n") }
+    var json = JSONWriter()
+    json.literal("{\"time\":")
+    json.string(stamp())
+    json.literal(",\"process\":")
+    json.string(name)
+    json.literal(",\"message\":")
+    json.string(text)
+    json.literal("}")
+    line(json.bytes)
+  }
+  /// One line that is a JSON object.
+  static func line(_ json: [UInt8]) {
+    (json + [UInt8(ascii: "\n")]).withUnsafeBytes { _ = Glibc.write(2, $0.baseAddress, $0.count) }
+  }
+  static func stamp() -> String {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     var parts = tm()
     gmtime_r(&time.tv_sec, &parts)
-    let stamp = String(unsafeUninitializedCapacity: 32) { buffer in
+    return String(unsafeUninitializedCapacity: 32) { buffer in
       buffer.withMemoryRebound(to: CChar.self) { strftime($0.baseAddress!, $0.count, "%Y-%m-%dT%H:%M:%SZ", &parts) }
     }
-    write(2, "\(stamp) \(name): \(text)\n")
   }
   static func write(_ descriptor: Int32, _ text: String) {
     var text = text

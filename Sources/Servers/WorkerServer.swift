@@ -76,6 +76,7 @@ public final class WorkerServer: HTTPServerDelegate {
 
   init(_ configuration: WorkerConfiguration) throws {
     self.configuration = configuration
+    Log.format = configuration.logging.isJSON ? .json : .text
     reader = BundleReader(
       try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
     security = try NodeSecurity(configuration.tls, name: configuration.name)
@@ -382,7 +383,40 @@ public final class WorkerServer: HTTPServerDelegate {
     send(.cancelled(stream.token))
   }
 
+  private var legLines = LineLimit(perSecond: 50)
+
+  /// A leg that was slow or failed gets a line, with the request's trace if it has one.
+  private func note(_ call: CallToken, _ result: Result<ScoreReply, CallFailure>) {
+    guard let stream = streams[call] else { return }
+    let took = Duration.nanoseconds(Int64(loop.now.nanoseconds &- stream.beganAt))
+    let isSound = (try? result.get()) != nil
+    guard !isSound || took >= configuration.logging.slow, let unsaid = legLines.passes(loop.now) else { return }
+    var json = JSONWriter()
+    json.literal("{\"time\":")
+    json.string(Log.stamp())
+    json.literal(",\"process\":")
+    json.string(configuration.name)
+    if let trace = stream.headers["traceparent"].flatMap({ TraceContext(traceparent: $0) }) {
+      json.literal(",\"trace_id\":")
+      json.string(trace.trace)
+    }
+    json.literal(",\"leg_took_ms\":")
+    json.milliseconds(took.milliseconds)
+    json.literal(",\"outcome\":")
+    switch result {
+    case .success: json.string("ok")
+    case .failure(let failure): json.string(GRPC.status(of: failure).message)
+    }
+    if unsaid > 0 {
+      json.literal(",\"unlogged_before\":")
+      json.number(unsaid)
+    }
+    json.literal("}")
+    Log.line(json.bytes)
+  }
+
   private func reply(_ call: CallToken, _ result: Result<ScoreReply, CallFailure>) {
+    note(call, result)
     switch result {
     case .success(let reply): succeed(call) { bytes in ProtoWriter.append(to: &bytes) { reply.encode(into: &$0) } }
     case .failure(let failure): refuse(call, failure)

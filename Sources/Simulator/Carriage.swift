@@ -80,7 +80,7 @@ extension World {
       if rolls, let index = route(c, worker) { try checkUnload(order, at: index) }
       give(c, worker, .unload, order)
     case .rollout(let effect): try carryOut(effect, of: c)
-    case .replyJoin, .replyLeave, .memberChanged: break
+    case .replyJoin, .replyLeave, .memberChanged, .trace: break
     }
     return nil
   }

@@ -124,7 +124,9 @@ public struct ScaleSimulation {
         case .wake(let at):
           wish += 1
           queue.schedule(.woke(wish), at: max(at, now))
-        case .lookup, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload, .memberChanged, .rollout: break
+        case .lookup, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload, .memberChanged, .rollout,
+          .trace:
+          break
         }
       }
     }

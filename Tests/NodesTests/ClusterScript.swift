@@ -77,7 +77,7 @@ struct ClusterScript {
         answers[token] = outcome
       case .wake(let at): wakeAt = at
       case .rollout(let effect): rollouts.append(effect)
-      case .memberChanged, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload: break
+      case .trace, .memberChanged, .connect, .disconnect, .replyJoin, .replyLeave, .load, .unload: break
       }
     }
   }

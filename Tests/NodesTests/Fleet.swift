@@ -277,7 +277,7 @@ final class Fleet {
     case .wake(let at):
       wish += 1
       post(.wake(wish), after: max(.zero, at - now))
-    case .memberChanged, .rollout: break
+    case .memberChanged, .rollout, .trace: break
     }
   }
 

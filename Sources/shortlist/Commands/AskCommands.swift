@@ -111,6 +111,16 @@ extension Command {
     let files = TLSFiles(
       authority: call.optional("ca") ?? "", certificate: call.optional("certificate") ?? "",
       key: call.optional("key") ?? "")
+    if let file = call.optional("token-file") {
+      guard let text = try? String(contentsOfFile: file, encoding: .utf8) else {
+        throw CommandError("\(file): cannot be read as text")
+      }
+      let token = text.trimmingCharacters(in: .whitespacesAndNewlines)
+      guard !token.isEmpty, token.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
+        throw CommandError("\(file): must hold one token, and nothing else")
+      }
+      TLSTrust.set(token: token, for: server.authority)
+    }
     guard files != TLSFiles() else { return }
     guard server.isSecure else {
       throw UsageError("--ca, --certificate and --key are for https, and --url is \(server)")
@@ -124,6 +134,7 @@ extension Command {
     .text("ca", "FILE", "for https: the CA that is believed (default: the system's)"),
     .text("certificate", "FILE", "for https: what is shown to a server that asks, such as an admin port"),
     .text("key", "FILE", "for https: its key"),
+    .text("token-file", "FILE", "holds the bearer token that is shown"),
   ]
 }
 

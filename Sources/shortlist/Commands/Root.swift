@@ -6,6 +6,6 @@ extension Command {
     example: "shortlist cluster up --store store --model home",
     commands: [
       .ingest, .train, .evaluate, .bundle, .oracle, .cluster, .recommend, .rank, .similar, .load, .demoRound,
-      .rollout, .models, .figures, .coordinator, .worker, .simulate, .predict, .bench, .certs,
+      .rollout, .models, .figures, .coordinator, .worker, .simulate, .predict, .bench, .certs, .token,
     ])
 }

@@ -160,11 +160,14 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
   private let connected = DispatchSemaphore(value: 0)
   private var waiting: Int
   private let refusal = Mutex<String?>(nil)
+  private let headers: [(StaticString, String)]
 
   init(_ plan: LoadGenerator, _ loop: EventLoop) {
     self.plan = plan
     self.loop = loop
     waiting = plan.connections
+    let token = TLSTrust.token(for: plan.server).map { [("authorization" as StaticString, "Bearer \($0)")] }
+    headers = [("content-type", "application/json")] + (token ?? [])
   }
 
   /// Blocks until every connection is up.
@@ -207,7 +210,7 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
     let sent = Monotonic.now
     var timer: LoopTimer?
     let call = live?.call(
-      path: plan.endpoint.path, headers: [("content-type", "application/json")],
+      path: plan.endpoint.path, headers: headers,
       body: plan.requests[index % plan.requests.count]
     ) { [self] result in
       if let timer { loop.cancel(timer) }
