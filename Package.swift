@@ -56,7 +56,9 @@ let package = Package(
       ],
       swiftSettings: settings),
     .target(
-      name: "Benchmarks", dependencies: ["CScoring", "RankingCore", "Scoring", "Servers"], swiftSettings: settings),
+      name: "Benchmarks",
+      dependencies: ["CScoring", "RankingCore", "Wire", "Scoring", "HTTP2", "Transport", "Servers"],
+      swiftSettings: settings),
     .target(name: "CSpawn", path: "Cluster/Spawn"),
     .target(
       name: "ClusterHarness", dependencies: ["CSpawn", "HTTP2"], path: "Cluster/Harness", swiftSettings: settings),

@@ -95,6 +95,11 @@ public struct ProtoWriter: Sendable {
     guard !values.isEmpty else { return }
     message(field) { writer in for value in values { writer.varint(UInt64(value.rawValue)) } }
   }
+  /// So many numbers, one after the other.
+  public mutating func packedVarints(_ field: UInt32, count: Int, _ value: (Int) -> UInt64) {
+    guard count > 0 else { return }
+    message(field) { writer in for index in 0..<count { writer.varint(value(index)) } }
+  }
   /// Little-endian machines only, which is every one that Swift on Linux runs on.
   private mutating func packedBytes<Value: BitwiseCopyable>(_ field: UInt32, _ values: [Value]) {
     guard !values.isEmpty else { return }

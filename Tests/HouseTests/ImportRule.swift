@@ -44,7 +44,8 @@ struct ImportRule {
         "Transport", "Agreement",
       ]),
     Target(
-      folder: "Sources/Benchmarks", kind: .compute, imports: ["CScoring", "RankingCore", "Scoring", "Servers"]),
+      folder: "Sources/Benchmarks", kind: .compute,
+      imports: ["CScoring", "RankingCore", "Wire", "Scoring", "HTTP2", "Transport", "Servers"]),
     Target(
       folder: "Sources/Simulator", kind: .pure,
       imports: ["RankingCore", "Wire", "Membership", "Routing", "Rollout", "Nodes"]),

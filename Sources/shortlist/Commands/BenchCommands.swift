@@ -29,6 +29,19 @@ extension Command {
         ],
         run: { try BenchRun.scan($0) }),
       Command(
+        name: "grpc",
+        summary: "Serve a unary call that costs next to nothing, for others to ask",
+        discussion: """
+          On 127.0.0.1, /rank.Ranker/TopK: 100 pairs in reply. `Tests/bench grpc` asks it and a server of gRPC C++ in
+          turn. Prints "ready URL", and serves until it is ended.
+          """,
+        example: "shortlist bench grpc --port 9000",
+        options: [.integer("port", "where to listen; 0 = any free one", in: 0...65535, standard: 0)],
+        run: { call in
+          try RPCBenchmark.run(port: UInt16(call.integer("port"))) { Console.print("ready http://127.0.0.1:\($0)") }
+          return 0
+        }),
+      Command(
         name: "data",
         summary: "Write the made rows and queries, as factors: items.npy and users.npy with their ids",
         discussion: """
