@@ -16,6 +16,8 @@ public struct WireAttack: Sendable, CustomStringConvertible {
   public var opening: [UInt8] = []
   /// The bytes of the n-th wave; empty = nothing more is said.
   public var wave: @Sendable (Int) -> [UInt8]
+  /// So many waves go out at once, at most; then an answer is waited for.
+  public var wavesAtOnce = Int.max
   /// Whether it reads what the server says.
   public var reads = true
   public var description: String { name }
@@ -61,9 +63,17 @@ public struct WireAttack: Sendable, CustomStringConvertible {
   private static let hello = preface + frame(settings) + frame(settings, flags: acknowledge)
 
   /// Attacks that cost bytes, not time.
-  /// - Parameter path: where a GET takes a while to be answered, or is not.
-  public static func floods(_ path: String) -> [WireAttack] {
+  /// - Parameters:
+  ///   - path: where a request takes a while to be answered, or is not.
+  ///   - body: of the request, which is a POST then.
+  public static func floods(_ path: String, body: [UInt8] = []) -> [WireAttack] {
     let ask = request(path)
+    /// A whole request on a stream.
+    @Sendable func whole(_ stream: Int) -> [UInt8] {
+      guard !body.isEmpty else { return frame(headers, flags: endHeaders | endStream, stream: stream, ask) }
+      return frame(headers, flags: endHeaders, stream: stream, post)
+        + frame(data, flags: endStream, stream: stream, body)
+    }
     let post = request(path, method: "POST")
     let long = field("x", String(repeating: "a", count: 4000))
     // One entry of some 4 kB in the dynamic table, then named thousands of times.
@@ -80,15 +90,12 @@ public struct WireAttack: Sendable, CustomStringConvertible {
         frame(priority, stream: id($0 % 50), number(0) + [16])
       },
       WireAttack(name: "rapid reset", limit: .abandoned, opening: hello) {
-        frame(headers, flags: endHeaders | endStream, stream: id($0), ask) + frame(reset, stream: id($0), number(8))
+        whole(id($0)) + frame(reset, stream: id($0), number(8))
       },
       WireAttack(name: "made you reset", limit: .invalid, opening: hello) {
-        frame(headers, flags: endHeaders | endStream, stream: id($0), ask)
-          + frame(windowUpdate, stream: id($0), number(0x7FFF_FFFF))
-      },
-      WireAttack(name: "stream flood", limit: nil, opening: hello) {
-        frame(headers, flags: endHeaders | endStream, stream: id($0), ask)
-      },
+        whole(id($0)) + frame(windowUpdate, stream: id($0), number(0x7FFF_FFFF))
+      }.by(20),
+      WireAttack(name: "stream flood", limit: .streams, opening: hello) { whole(id($0)) },
       WireAttack(
         name: "continuation flood", limit: nil, opening: hello + frame(headers, stream: 1, ask)
       ) { _ in frame(continuation, stream: 1) },
@@ -104,6 +111,12 @@ public struct WireAttack: Sendable, CustomStringConvertible {
           headers, flags: endHeaders | endStream, stream: id($0 + 1), ask + [UInt8](repeating: 0xBE, count: 10_000))
       },
     ]
+  }
+
+  private func by(_ waves: Int) -> WireAttack {
+    var attack = self
+    attack.wavesAtOnce = waves
+    return attack
   }
 
   /// Attacks that wait.
@@ -162,8 +175,12 @@ public struct WireAttack: Sendable, CustomStringConvertible {
     let start = ContinuousClock.now
     var unsent = opening
     var waves = 0
+    var heard = false
     while ContinuousClock.now - start < limit {
-      while unsent.count < 16 << 10 {
+      let before = waves
+      let mayGoOn = wavesAtOnce == .max || waves == 0 || heard
+      if mayGoOn { heard = false }
+      while mayGoOn, unsent.count < 16 << 10, waves - before < wavesAtOnce {
         let more = wave(waves)
         if more.isEmpty { break }
         unsent += more
@@ -175,6 +192,7 @@ public struct WireAttack: Sendable, CustomStringConvertible {
       if Int32(state.revents) & POLLIN != 0 {
         var buffer = [UInt8](repeating: 0, count: 64 << 10)
         let count = recv(socket, &buffer, buffer.count, 0)
+        if count > 0 { heard = true }
         if count > 0, outcome.heard.count < 1 << 20 { outcome.heard += buffer[..<count] }
         if count == 0 || count < 0 && errno != EAGAIN && errno != EINTR { break }
       }

@@ -19,6 +19,8 @@ public final class HTTP2ServerSession: ServerSession {
   private var startedAt: UInt64?
   /// Streams whose rest is not wanted, once their response has left.
   private var refusals = 0
+  /// Streams whose request has come whole in the bytes that are being read.
+  @exclusivity(unchecked) private var completed: [(stream: ServerStream, id: Int32)] = []
   public private(set) var sentBytes: UInt64 = 0
   @exclusivity(unchecked) public private(set) var bufferedBytes = 0
 
@@ -59,8 +61,14 @@ public final class HTTP2ServerSession: ServerSession {
       }
       return 0
     }
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks) { _, _, _, context in
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks) { _, frame, _, context in
       let session = HTTP2ServerSession.from(context)
+      // nghttp2 ends the connection itself.
+      if frame!.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue),
+        session.open.count >= Int(session.limits.concurrentStreams)
+      {
+        session.cut(.streams)
+      }
       session.cut(session.conduct.invalidFrame(session.now))
       return 0
     }
@@ -134,7 +142,25 @@ public final class HTTP2ServerSession: ServerSession {
     if startedAt == nil { startedAt = now }
     let taken = nghttp2_session_mem_recv(session, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
     if taken < 0 { isBroken = true }
+    deliver()
     return taken >= 0
+  }
+
+  /// Hands over what has come whole. Not before all that was read has been looked at: what is taken back in the same
+  /// breath, or comes from a peer that is then cut off, makes no work.
+  private func deliver() {
+    var next = 0
+    while next < completed.count {
+      let (stream, id) = completed[next]
+      next += 1
+      guard stream.id == id, stream.isOpen, stream.isRequestComplete, !stream.isDelivered, !isCut, !isBroken else {
+        continue
+      }
+      stream.isDelivered = true
+      stream.isHead = stream.isMethod("HEAD")
+      delegate.received(stream)
+    }
+    completed.removeAll(keepingCapacity: true)
   }
 
   public func output(into buffer: inout [UInt8], limit: Int) {
@@ -329,6 +355,11 @@ public final class HTTP2ServerSession: ServerSession {
   {
     stream.headerBytes += name.count + value.count + 32
     guard stream.headerBytes <= limits.headerListBytes else {
+      // A bomb: even to look at its fields costs too much.
+      if stream.headerBytes > Self.headerBombFactor * limits.headerListBytes {
+        cut(.headerList)
+        return Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
+      }
       if !stream.isDelivered {
         refuse(stream, Self.headersTooLarge)
         if let limit = conduct.headersTooLong() { cut(limit) } else { delegate.ranInto(.headerList) }
@@ -339,6 +370,7 @@ public final class HTTP2ServerSession: ServerSession {
     return 0
   }
 
+  private static let headerBombFactor = 4
   private static let headersTooLarge = ResponseHead(431)
   private static let requestTooSlow = ResponseHead(408)
   private static let bodyTooLarge = ResponseHead(413)
@@ -384,10 +416,7 @@ public final class HTTP2ServerSession: ServerSession {
   private func complete(_ stream: ServerStream) {
     stream.isRequestComplete = true
     if stream.isStreaming { return delegate.received(stream) }
-    guard !stream.isDelivered else { return }
-    stream.isDelivered = true
-    stream.isHead = stream.isMethod("HEAD")
-    delegate.received(stream)
+    if !stream.isDelivered { completed.append((stream, stream.id)) }
   }
 
   private func closed(_ stream: ServerStream) {
@@ -400,11 +429,9 @@ public final class HTTP2ServerSession: ServerSession {
     bufferedBytes -= stream.responseBody.count - stream.sent
     if stream.isRefused { refusals -= 1 }
     let wasOwed = stream.isDelivered && !stream.isAnswered || stream.isResponseOpen
+    if stream.isRequestComplete, !stream.isAnswered || wasOwed { conduct.abandoned(now) }
     stream.end()
-    if wasOwed {
-      conduct.abandoned(now)
-      delegate.cancelled(stream)
-    }
+    if wasOwed { delegate.cancelled(stream) }
     // A cancelled stream may still be held by its handler, which will find it closed; it is not used again.
     if !wasOwed { pool.append(stream) }
   }

@@ -35,6 +35,7 @@ struct FigureTable {
     ("shard-down", { try $0.shardDown() }), ("restarts", { try $0.restarts() }), ("soak", { try $0.soakRow() }),
     ("rollouts", { try $0.rollouts() }), ("rollout-load", { try $0.rolloutLoad() }),
     ("guards", { try $0.guards() }), ("etcd-away", { try $0.etcdAway() }),
+    ("attacks", { try $0.attacks() }),
   ]
   static var names: [String] { rows.map(\.name) }
 
