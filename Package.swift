@@ -70,6 +70,13 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    .target(
+      name: "FuzzBodies", dependencies: ["RankingCore", "Wire", "Rollout", "Bundles", "HTTP2"],
+      path: "Tests/FuzzBodies",
+      swiftSettings: settings),
+    .testTarget(
+      name: "FuzzTests", dependencies: ["RankingCore", "FuzzBodies"], exclude: ["Findings"],
+      swiftSettings: testSettings),
     .testTarget(name: "HouseTests", swiftSettings: testSettings),
     .testTarget(name: "RankingCoreTests", dependencies: ["RankingCore"], swiftSettings: testSettings),
     .testTarget(name: "WireTests", dependencies: ["RankingCore", "Wire"], swiftSettings: testSettings),
@@ -107,3 +114,12 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
+
+// The fuzzer is no part of the normal build: Tests/fuzz asks for it.
+if Context.environment["SHORTLIST_FUZZER"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "Fuzz", dependencies: ["FuzzBodies"], path: "Tests/Fuzz",
+      swiftSettings: testSettings + [.unsafeFlags(["-parse-as-library"])],
+      linkerSettings: [.unsafeFlags(["-use-ld=lld"])]))
+}

@@ -22,7 +22,11 @@ public enum RankerModel {
   case mlp(MLPNetwork)
 
   public static func read(_ path: String) throws(InputError) -> RankerModel {
-    let bytes = try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax)
+    try parse(try InputFile.readAll(path: path, limit: BundleManifest.rankerBytesMax), path: path)
+  }
+
+  /// - Parameter path: for complaints.
+  public static func parse(_ bytes: [UInt8], path: String) throws(InputError) -> RankerModel {
     if LightGBMFile.isOne(bytes) { return .trees(try LightGBMFile.parse(bytes, path: path)) }
     if XGBoostFile.isOne(bytes) { return .trees(try XGBoostFile.parse(bytes, path: path)) }
     if MLPFile.isOne(bytes) { return .mlp(try MLPFile.parse(bytes, path: path)) }

@@ -123,6 +123,11 @@ public final class HTTP1ServerSession: ServerSession {
 
   /// - Returns: false while the head is incomplete.
   private func parseHead() -> Bool {
+    // A head ended by bare LFs never ends by CRLF CRLF: it is refused instead of waiting for more.
+    guard !hasBareEnd else {
+      fail(400)
+      return true
+    }
     guard let end = endOfHead() else {
       if input.count > limits.headerListBytes {
         delegate.ranInto(.headerList)
@@ -151,9 +156,16 @@ public final class HTTP1ServerSession: ServerSession {
     where input[index] == 13 && input[index + 1] == 10 && input[index + 2] == 13 && input[index + 3] == 10 {
       return index
     }
-    // A head ended by bare LFs never ends by CRLF CRLF: refuse it instead of waiting for more.
-    for index in 1..<input.count where input[index] == 10 && input[index - 1] == 10 { return index - 1 }
     return nil
+  }
+
+  /// Whether two LFs in a row come before the head's end.
+  private var hasBareEnd: Bool {
+    for index in input.indices.dropFirst() where input[index] == 10 {
+      if input[index - 1] == 10 { return true }
+      if input[index - 1] == 13, index >= 3, input[index - 2] == 10, input[index - 3] == 13 { return false }
+    }
+    return false
   }
 
   /// - Returns: the status to refuse with, or nil when the head is fine.

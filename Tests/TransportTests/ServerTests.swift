@@ -91,7 +91,8 @@ struct RawClient: ~Copyable {
     ("GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", 400),
     ("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\nab", 400),
-    ("GET / HTTP/1.1\nhost: x\n\n", 400), ("GET / HTTP/1.1\r\nhost: x\nfoo: y\r\n\r\n", 400),
+    ("GET / HTTP/1.1\nhost: x\n\n", 400), ("\n\n", 400),
+    ("GET /\n\n", 400), ("GET / HTTP/1.1\r\nhost: x\nfoo: y\r\n\r\n", 400),
     ("GET / HTTP/1.1\r\nhost: x\r\n folded\r\n\r\n", 400), ("GET / HTTP/1.1\r\nhost : x\r\n\r\n", 400),
     ("GET / HTTP/1.1\r\n\r\n", 400), ("GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", 400),
     ("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: +1\r\n\r\na", 400),
@@ -101,6 +102,10 @@ struct RawClient: ~Copyable {
   ])
   func whatTwoParsersCouldReadDifferentlyIsRefusedAndTheConnectionClosed(text: String, status: Int) throws {
     let echo = try EchoServer()
+    // It ends with the bytes themselves, or is followed by another request.
+    let alone = try RawClient(port: echo.server.port)
+    alone.say(text)
+    #expect(alone.hear().hasPrefix("HTTP/1.1 \(status) "))
     let client = try RawClient(port: echo.server.port)
     client.say(text + "GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n")
     #expect(client.hear().hasPrefix("HTTP/1.1 \(status) "))
