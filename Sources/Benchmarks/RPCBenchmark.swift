@@ -6,7 +6,7 @@ import Wire
 
 /// A unary gRPC method on our own transport that costs next to nothing itself: what is measured is the way of a call.
 ///
-///     rank.Ranker/TopK  { bytes user = 1; uint32 k = 2; }  ─►  { repeated uint32 ids = 1; repeated float scores = 2; }
+///     rank.Ranker/TopK  { bytes user = 1; uint32 k = 2; }  ─►  { repeated uint32 ids = 1, float scores = 2; }
 public final class RPCBenchmark: HTTPServerDelegate {
   private let loop = EventLoop()
   private let server: HTTPServer

@@ -1,16 +1,27 @@
 import FuzzBodies
 import Glibc
 
-/// libFuzzer's way in; the environment names the body.
-@_cdecl("LLVMFuzzerTestOneInput")
-public func fuzz(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
-  body.run(UnsafeRawBufferPointer(start: data, count: count))
-  return 0
+/// libFuzzer's driver, which takes the one body that the environment names.
+@_silgen_name("LLVMFuzzerRunDriver")
+private func runDriver(
+  _ count: UnsafeMutablePointer<CInt>,
+  _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?>,
+  _ body: @convention(c) (UnsafePointer<UInt8>?, Int) -> CInt
+) -> CInt
+
+/// What the package manager calls this program's `main`; libFuzzer's own would get in its way.
+@_cdecl("Fuzz_main")
+public func fuzzMain(_ count: CInt, _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) -> CInt {
+  var (count, arguments) = (count, arguments)
+  return runDriver(&count, &arguments) { data, size in
+    body.run(UnsafeRawBufferPointer(start: data, count: size))
+    return 0
+  }
 }
 
 private let body: FuzzBody = {
   guard let name = getenv("SHORTLIST_FUZZ"), let body = FuzzBody(rawValue: String(cString: name)) else {
-    fputs("SHORTLIST_FUZZ must be one of \(FuzzBody.allCases.map(\.rawValue).joined(separator: ", "))\n", stderr)
+    print("SHORTLIST_FUZZ must be one of \(FuzzBody.allCases.map(\.rawValue).joined(separator: ", "))")
     exit(2)
   }
   if let directory = getenv("SHORTLIST_FUZZ_SEEDS") {
