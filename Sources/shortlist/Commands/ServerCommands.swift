@@ -19,6 +19,10 @@ extension Command {
       all of them; its "table": [["w1", "w2"], …] names each shard's workers instead of hashing.
       Instead of "store": "bundles": {"url": "http://host:port/path", "cache": "DIR", "cache_mib": 16384,
       "rate_mib": 50} fetches what it needs from a web server.
+      "tls": {"ca": F, "certificate": F, "key": F} = mutual TLS between nodes, admin port included; in it "public":
+      {"certificate": F, "key": F} = TLS on the public port. "tokens": F (see `shortlist token`). SIGHUP reads all again.
+      "connections": {"max": 1024, "per_address": 64}; "slow_ms": 100, from where on requests are logged with their
+      legs; "log": "json".
       "busy_poll_us": 60 (0...1000; 0 = sleep at once, where processor time is paid for by a quota).
       To see what they are worth: "routing": {"hedging": false, "slow_ejection": false, "choice": "random"}.
       Prints "ready URL" when it serves.
@@ -42,6 +46,8 @@ extension Command {
       "zone", "memory_mib". "load_share": 0.1 = how much of a core reading slices takes while something is served.
       Instead of "store": "bundles": {"url": "http://host:port/path", "cache": "DIR", "cache_mib": 16384,
       "rate_mib": 50} fetches what it needs from a web server into a directory of its own.
+      "tls": {"ca": F, "certificate": F, "key": F} = mutual TLS, for coordinators and operators; SIGHUP reads it again.
+      "connections": {"max": 1024, "per_address": 64}, "slow_ms": 100, "log": "json".
       For tests only: "allow_faults": true, then POST /faults {"delay_ms": 100, "share": 0.01, "seed": 1} delays that
       share of its replies, with "version": "v2" those of one version.
       Prints "ready URL" when it serves.
