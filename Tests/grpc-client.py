@@ -159,4 +159,10 @@ history = rollouts.History(rollouts_pb2.HistoryRequest(), timeout=5).entries
 assert [line.sequence for line in history] == list(range(1, len(history) + 1)), history
 assert history[-1].to == "done" and history[-1].rollout == entry.rollout, history[-1]
 assert rollouts.History(rollouts_pb2.HistoryRequest(**{"from": 3, "limit": 1}), timeout=5).entries[0] == history[2]
+# Who watches a worker's health hears that it leaves.
+watch = health_pb2_grpc.HealthStub(worker).Watch(Check(service="shortlist.v1.Worker"), timeout=20)
+assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+worker_pb2_grpc.WorkerStub(worker).Drain(worker_pb2.DrainRequest(), timeout=5)
+assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
 print(f"grpc: rolled out in {len(history)} lines of history")

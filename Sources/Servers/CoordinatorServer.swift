@@ -140,6 +140,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
       adminServer?.stop(limit: .seconds(1)) {}
       server.stop(limit: .seconds(9)) { self.loop.stop() }
     }
+    renewTraces()
     security.watch(on: loop) { [unowned self] in access.reload() }
     server.start()
     admin = adminServer.map { server in
@@ -158,6 +159,12 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     }
     for name in configuration.discover { resolve(name) }
     store?.start { [unowned self] in sendDated($0) }
+  }
+
+  /// What was slow ages: others are worth a look again.
+  private func renewTraces() {
+    node.tracesFrom = journal.tracesFrom(now: loop.now)
+    loop.schedule(after: .seconds(30)) { [unowned self] in renewTraces() }
   }
 
   /// Asks for the addresses of a name, on a thread of its own, as a resolver may block for long; and again a few

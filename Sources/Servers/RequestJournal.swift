@@ -41,12 +41,13 @@ struct RequestJournal {
   mutating func record(
     took: Duration, isSound: Bool, now: Instant, json fields: (inout JSONWriter) -> Void
   ) -> [UInt8]? {
+    let isKept = keep(took, now)
+    let line = !isSound || took >= slow ? limit.passes(now) : nil
+    guard isKept || line != nil else { return nil }
     var json = JSONWriter()
     json.literal("{\"time\":")
     json.string(Log.stamp())
     fields(&json)
-    let isKept = keep(took, now)
-    let line = !isSound || took >= slow ? limit.passes(now) : nil
     if let line, line > 0 {
       json.literal(",\"unlogged_before\":")
       json.number(line)

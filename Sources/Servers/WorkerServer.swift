@@ -334,11 +334,11 @@ public final class WorkerServer: HTTPServerDelegate {
   public func received(_ stream: ServerStream, on server: HTTPServer) {
     if standard.takes(stream) { return standard.received(stream) }
     guard stream.isMethod("POST") else { return get(stream) }
+    if configuration.allowFaults, stream.isPath("/faults") { return setFaults(stream) }
     guard server.peerRoles(of: stream)?.contains(.coordinator) != false else {
       let error = GRPC.StatusError(.permissionDenied, "this takes a coordinator's certificate")
       return server.respond(stream, head: Heads.grpcError(error), body: [])
     }
-    if configuration.allowFaults, stream.isPath("/faults") { return setFaults(stream) }
     lastToken += 1
     stream.token = lastToken
     streams[lastToken] = stream

@@ -20,7 +20,7 @@ extension Command {
       Instead of "store": "bundles": {"url": "http://host:port/path", "cache": "DIR", "cache_mib": 16384,
       "rate_mib": 50} fetches what it needs from a web server.
       "tls": {"ca": F, "certificate": F, "key": F} = mutual TLS between nodes, admin port included; in it "public":
-      {"certificate": F, "key": F} = TLS on the public port. "tokens": F (see `shortlist token`). SIGHUP reads all again.
+      {"certificate": F, "key": F} = TLS on the public port. "tokens": F (`shortlist token`). SIGHUP reads all again.
       "connections": {"max": 1024, "per_address": 64}; "slow_ms": 100, from where on requests are logged with their
       legs; "log": "json".
       "busy_poll_us": 60 (0...1000; 0 = sleep at once, where processor time is paid for by a quota).
