@@ -30,6 +30,14 @@ package struct SHA256: ~Copyable {
     return sum.finish()
   }
 
+  /// The sum itself, 32 bytes; empty, and so equal to no sum, should OpenSSL fail.
+  package static func bytes(of bytes: [UInt8]) -> [UInt8] {
+    var digest = [UInt8](repeating: 0, count: 32)
+    var length: UInt32 = 0
+    guard EVP_Digest(bytes, bytes.count, &digest, &length, EVP_sha256(), nil) == 1, length == 32 else { return [] }
+    return digest
+  }
+
   /// The sum and size of a file of any length.
   static func of(file path: String) throws(InputError) -> (size: Int, sum: String) {
     let file = try InputFile(path: path)

@@ -39,7 +39,7 @@ public struct AccessTokens: Sendable {
   struct Entry: Sendable {
     var name: String
     var scopes: AccessScope
-    /// 64 hexadecimal digits.
+    /// 32 bytes.
     var digest: [UInt8]
   }
   let entries: [Entry]
@@ -63,8 +63,7 @@ public struct AccessTokens: Sendable {
         let allowed = AccessScope.named.map(\.name).joined(separator: ", ")
         throw ConfigurationError("\(place): \"\(words[1])\" are no scopes; allowed, with commas between: \(allowed)")
       }
-      let digest = Array(words[2].lowercased().utf8)
-      guard digest.count == 64, digest.allSatisfy({ (48...57).contains($0) || (97...102).contains($0) }) else {
+      guard let digest = Self.bytes(hex: words[2]) else {
         throw ConfigurationError("\(place): \"\(words[2].prefix(80))\" is no SHA-256: 64 hexadecimal digits")
       }
       entries.append(Entry(name: String(words[0]), scopes: scopes, digest: digest))
@@ -80,16 +79,29 @@ public struct AccessTokens: Sendable {
     "\(name) \(scopes.names) \(digest(Array(token.utf8)))"
   }
 
-  static func digest(_ token: [UInt8]) -> String { token.withUnsafeBytes { SHA256.of($0) } }
+  private static func digest(_ token: [UInt8]) -> String { token.withUnsafeBytes { SHA256.of($0) } }
+
+  private static func bytes(hex: Substring) -> [UInt8]? {
+    let digits = Array(hex.utf8)
+    guard digits.count == 64 else { return nil }
+    var bytes: [UInt8] = []
+    for place in stride(from: 0, to: 64, by: 2) {
+      guard let high = Character(Unicode.Scalar(digits[place])).hexDigitValue,
+        let low = Character(Unicode.Scalar(digits[place + 1])).hexDigitValue
+      else { return nil }
+      bytes.append(UInt8(high << 4 | low))
+    }
+    return bytes
+  }
 
   /// Whom a token belongs to. Takes as long whatever the token is: all lines are compared to their end.
   func owner(of token: [UInt8]) -> Entry? {
-    let digest = Array(Self.digest(token).utf8)
-    guard digest.count == 64 else { return nil }
+    let digest = SHA256.bytes(of: token)
+    guard digest.count == 32 else { return nil }
     var found: Int?
     for (place, entry) in entries.enumerated() {
       var difference: UInt8 = 0
-      for index in 0..<64 { difference |= entry.digest[index] ^ digest[index] }
+      for index in 0..<32 { difference |= entry.digest[index] ^ digest[index] }
       if difference == 0 { found = place }
     }
     return found.map { entries[$0] }
