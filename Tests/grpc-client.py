@@ -164,5 +164,10 @@ watch = health_pb2_grpc.HealthStub(worker).Watch(Check(service="shortlist.v1.Wor
 assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
 worker_pb2_grpc.WorkerStub(worker).Drain(worker_pb2.DrainRequest(), timeout=5)
 assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+try:
+    next(watch)
+    raise AssertionError("the watch holds up a worker that leaves")
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.UNAVAILABLE and error.details() == "leaving", error
 
 print(f"grpc: rolled out in {len(history)} lines of history")

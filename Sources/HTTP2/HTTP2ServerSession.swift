@@ -69,14 +69,14 @@ public final class HTTP2ServerSession: ServerSession {
       {
         session.cut(.streams)
       }
-      session.cut(session.conduct.invalidFrame(session.now))
+      session.cut(session.conduct.invalid(session.now))
       return 0
     }
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, context in
       let session = HTTP2ServerSession.from(context)
       if frame!.pointee.hd.type == UInt8(NGHTTP2_RST_STREAM.rawValue) {
         if frame!.pointee.rst_stream.error_code != UInt32(NGHTTP2_NO_ERROR.rawValue) {
-          session.cut(session.conduct.sentReset(session.now))
+          session.cut(session.conduct.invalid(session.now))
         }
       } else if session.refusals > 0, frame!.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 {
         session.responded(frame!.pointee.hd.stream_id)

@@ -44,22 +44,21 @@ struct TokenBucket {
 
   /// - Returns: false when there is none left.
   mutating func take(now: UInt64) -> Bool {
-    if now > last {
-      // The first time finds it full.
-      if last > 0 { tokens = min(burst, tokens + Double(now - last) * perSecond / 1e9) }
-      last = now
-    }
+    fill(now)
     guard tokens >= 1 else { return false }
     tokens -= 1
     return true
   }
   /// How many are taken.
   mutating func spent(now: UInt64) -> Double {
-    if now > last {
-      if last > 0 { tokens = min(burst, tokens + Double(now - last) * perSecond / 1e9) }
-      last = now
-    }
+    fill(now)
     return burst - tokens
+  }
+  private mutating func fill(_ now: UInt64) {
+    guard now > last else { return }
+    // The first time finds it full.
+    if last > 0 { tokens = min(burst, tokens + Double(now - last) * perSecond / 1e9) }
+    last = now
   }
 }
 
@@ -85,8 +84,8 @@ struct PeerConduct {
 
   // Each says which limit is exceeded now, if one is.
 
-  mutating func sentReset(_ now: UInt64) -> HTTPLimit? { invalid.take(now: now) ? nil : .invalid }
-  mutating func invalidFrame(_ now: UInt64) -> HTTPLimit? { invalid.take(now: now) ? nil : .invalid }
+  /// A frame that is none, or a stream that we have to reset.
+  mutating func invalid(_ now: UInt64) -> HTTPLimit? { invalid.take(now: now) ? nil : .invalid }
   mutating func ping(_ now: UInt64) -> HTTPLimit? { pings.take(now: now) ? nil : .pings }
   mutating func settings(_ now: UInt64) -> HTTPLimit? { settings.take(now: now) ? nil : .settings }
   mutating func priority() -> HTTPLimit? {

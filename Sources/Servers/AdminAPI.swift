@@ -48,6 +48,7 @@ final class AdminAPI: HTTPServerDelegate {
   func streams(_ stream: ServerStream) -> Bool { standard.streams(stream) }
   /// Readiness may have changed.
   func update() { standard.update() }
+  func end() { standard.end() }
 
   func received(_ stream: ServerStream, on server: HTTPServer) {
     if standard.isHealth(stream) { return standard.received(stream) }

@@ -186,7 +186,6 @@ extension CoordinatorServer {
       json.literal(name)
       json.string(value)
     }
-    text(",\"process\":", configuration.name)
     text(",\"request_id\":", request.requestID)
     if let trace = request.trace { text(",\"trace_id\":", trace.trace) }
     text(",\"endpoint\":", request.api.rawValue)

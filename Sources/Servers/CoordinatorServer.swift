@@ -82,7 +82,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   init(_ configuration: CoordinatorConfiguration) throws {
     self.configuration = configuration
     Log.format = configuration.logging.isJSON ? .json : .text
-    journal = RequestJournal(slow: configuration.logging.slow)
+    journal = RequestJournal(process: configuration.name, slow: configuration.logging.slow)
     reader = BundleReader(
       try BundleSource(store: configuration.store, bundles: configuration.bundles, name: configuration.name))
     security = try NodeSecurity(configuration.tls, name: configuration.name)
@@ -137,6 +137,8 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     shutdown = Shutdown(on: loop) { [unowned self] in
       send(.draining)
       store?.store.stop {}
+      standard.end()
+      admin?.end()
       adminServer?.stop(limit: .seconds(1)) {}
       server.stop(limit: .seconds(9)) { self.loop.stop() }
     }

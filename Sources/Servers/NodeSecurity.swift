@@ -2,6 +2,7 @@ import Glibc
 import HTTP2
 import RankingCore
 import Transport
+import Wire
 
 // Whom a process believes. Between nodes everything is mutual TLS, or everything is plaintext; what faces clients is
 // set apart.
@@ -111,6 +112,13 @@ struct LineLimit {
   private var said = 0
   private var unsaid = 0
   init(perSecond: Int) { self.perSecond = perSecond }
+
+  /// Says in a line how many before it were not logged.
+  static func write(unsaid: Int, into json: inout JSONWriter) {
+    guard unsaid > 0 else { return }
+    json.literal(",\"unlogged_before\":")
+    json.number(unsaid)
+  }
 
   /// - Returns: how many were left unsaid before this one; nil = it is, too.
   mutating func passes(_ now: Instant) -> Int? {

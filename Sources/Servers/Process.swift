@@ -14,15 +14,22 @@ enum Log {
   /// One line on standard error: time (UTC), process, text.
   static func line(_ name: String, _ text: String) {
     guard format == .json else { return write(2, "\(stamp()) \(name): \(text)\n") }
+    line(
+      object(name) { json in
+        json.literal(",\"message\":")
+        json.string(text)
+      })
+  }
+  /// `{"time":…,"process":…` and what `fields` appends.
+  static func object(_ name: String, _ fields: (inout JSONWriter) -> Void) -> [UInt8] {
     var json = JSONWriter()
     json.literal("{\"time\":")
     json.string(stamp())
     json.literal(",\"process\":")
     json.string(name)
-    json.literal(",\"message\":")
-    json.string(text)
+    fields(&json)
     json.literal("}")
-    line(json.bytes)
+    return json.bytes
   }
   /// One line that is a JSON object.
   static func line(_ json: [UInt8]) {

@@ -22,11 +22,15 @@ struct RequestJournal {
     var took: Duration
     var json: [UInt8]
   }
+  private let process: String
   private let slow: Duration
   private var kept: [Entry] = []
   private var limit = LineLimit(perSecond: 50)
 
-  init(slow: Duration) { self.slow = slow }
+  init(process: String, slow: Duration) {
+    self.process = process
+    self.slow = slow
+  }
 
   /// From where on a request is worth its legs; what is below would neither be kept nor be logged.
   func tracesFrom(now: Instant) -> Duration {
@@ -44,17 +48,12 @@ struct RequestJournal {
     let isKept = keep(took, now)
     let line = !isSound || took >= slow ? limit.passes(now) : nil
     guard isKept || line != nil else { return nil }
-    var json = JSONWriter()
-    json.literal("{\"time\":")
-    json.string(Log.stamp())
-    fields(&json)
-    if let line, line > 0 {
-      json.literal(",\"unlogged_before\":")
-      json.number(line)
+    let json = Log.object(process) { json in
+      fields(&json)
+      LineLimit.write(unsaid: line ?? 0, into: &json)
     }
-    json.literal("}")
-    if isKept { insert(Entry(at: now, took: took, json: json.bytes)) }
-    return line == nil ? nil : json.bytes
+    if isKept { insert(Entry(at: now, took: took, json: json)) }
+    return line == nil ? nil : json
   }
 
   private mutating func keep(_ took: Duration, _ now: Instant) -> Bool {

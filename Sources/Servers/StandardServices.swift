@@ -83,6 +83,14 @@ final class StandardServices {
     }
   }
 
+  /// The port closes: who watches is told what there is to tell, and must not hold it up.
+  func end() {
+    update()
+    let trailers = Heads.grpcTrailers(GRPC.StatusError(.unavailable, "leaving"))
+    for (stream, _) in watchers.values { server.finish(stream, trailers: trailers) }
+    watchers = [:]
+  }
+
   /// HealthCheckResponse: SERVING 1, NOT_SERVING 2, SERVICE_UNKNOWN 3.
   private func status(isKnown: Bool) -> [UInt8] { [0x08, isKnown ? (isServing() ? 1 : 2) : 3] }
 

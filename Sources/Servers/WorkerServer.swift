@@ -198,6 +198,7 @@ public final class WorkerServer: HTTPServerDelegate {
 
   /// Says goodbye; what time is left of the drain is for what is open.
   private func depart() {
+    standard.end()
     let spent = loop.now - (drainingSince ?? loop.now)
     server.stop(limit: max(.seconds(1), Self.drainLimit - spent)) { self.loop.stop() }
   }
@@ -391,28 +392,21 @@ public final class WorkerServer: HTTPServerDelegate {
     let took = Duration.nanoseconds(Int64(loop.now.nanoseconds &- stream.beganAt))
     let isSound = (try? result.get()) != nil
     guard !isSound || took >= configuration.logging.slow, let unsaid = legLines.passes(loop.now) else { return }
-    var json = JSONWriter()
-    json.literal("{\"time\":")
-    json.string(Log.stamp())
-    json.literal(",\"process\":")
-    json.string(configuration.name)
-    if let trace = stream.headers["traceparent"].flatMap({ TraceContext(traceparent: $0) }) {
-      json.literal(",\"trace_id\":")
-      json.string(trace.trace)
-    }
-    json.literal(",\"leg_took_ms\":")
-    json.milliseconds(took.milliseconds)
-    json.literal(",\"outcome\":")
-    switch result {
-    case .success: json.string("ok")
-    case .failure(let failure): json.string(GRPC.status(of: failure).message)
-    }
-    if unsaid > 0 {
-      json.literal(",\"unlogged_before\":")
-      json.number(unsaid)
-    }
-    json.literal("}")
-    Log.line(json.bytes)
+    Log.line(
+      Log.object(configuration.name) { json in
+        if let trace = stream.headers["traceparent"].flatMap({ TraceContext(traceparent: $0) }) {
+          json.literal(",\"trace_id\":")
+          json.string(trace.trace)
+        }
+        json.literal(",\"leg_took_ms\":")
+        json.milliseconds(took.milliseconds)
+        json.literal(",\"outcome\":")
+        switch result {
+        case .success: json.string("ok")
+        case .failure(let failure): json.string(GRPC.status(of: failure).message)
+        }
+        LineLimit.write(unsaid: unsaid, into: &json)
+      })
   }
 
   private func reply(_ call: CallToken, _ result: Result<ScoreReply, CallFailure>) {

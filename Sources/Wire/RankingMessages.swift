@@ -167,18 +167,18 @@ private struct RequestDecoder {
   }
 
   private mutating func diversity(_ reader: inout ProtoReader) throws(RequestFailure) -> Diversity {
-    var diversity = Diversity(field: "", max: 0)
+    var (field, max): (String, UInt64) = ("", 0)
     try nested(&reader) { (decoder, inner) throws(RequestFailure) in
       switch inner.field {
-      case 1: diversity.field = try decoder.text(&inner)
-      case 2: diversity.max = try decoder.integer("diversity.max", &inner, in: Diversity.maxRange)
+      case 1: field = try decoder.text(&inner)
+      case 2: max = try decoder.wire { () throws(WireError) in try inner.uint() }
       default: return false
       }
       return true
     }
-    _ = try RequestRule.text("diversity.field", diversity.field, bytes: 1...255)
-    diversity.max = try RequestRule.integer("diversity.max", Double(diversity.max), in: Diversity.maxRange)
-    return diversity
+    return Diversity(
+      field: try RequestRule.text("diversity.field", field, bytes: 1...255),
+      max: try RequestRule.integer("diversity.max", Double(max), in: Diversity.maxRange))
   }
 
   private mutating func marginalRelevance(_ reader: inout ProtoReader) throws(RequestFailure) -> MarginalRelevance {
