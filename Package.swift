@@ -18,7 +18,9 @@ let settings: [SwiftSetting] =
 
 let package = Package(
   name: "shortlist",
-  products: [.executable(name: "shortlist", targets: ["shortlist"])],
+  products: [
+    .executable(name: "shortlist", targets: ["shortlist"]), .executable(name: "chaos", targets: ["chaos"]),
+  ],
   targets: [
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CNGHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
@@ -62,12 +64,25 @@ let package = Package(
     .target(name: "CSpawn", path: "Cluster/Spawn"),
     .target(
       name: "ClusterHarness", dependencies: ["CSpawn", "HTTP2"], path: "Cluster/Harness", swiftSettings: settings),
-    .executableTarget(
-      name: "shortlist",
+    .target(name: "Terminal", dependencies: ["Bundles"], swiftSettings: settings),
+    .target(
+      name: "ClusterLoad",
+      dependencies: ["RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "ClusterHarness", "Terminal"],
+      path: "Cluster/Load", swiftSettings: settings),
+    .target(
+      name: "ChaosEngine",
+      dependencies: ["CLinux", "RankingCore", "HTTP2", "ClusterHarness", "Terminal", "ClusterLoad"],
+      path: "Chaos/Engine", swiftSettings: settings),
+    .target(
+      name: "Commands",
       dependencies: [
         "RankingCore", "Wire", "Scoring", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
-        "ClusterHarness", "Benchmarks",
+        "ClusterHarness", "Benchmarks", "Terminal", "ClusterLoad", "ChaosEngine",
       ],
+      swiftSettings: settings),
+    .executableTarget(name: "shortlist", dependencies: ["Terminal", "Commands"], swiftSettings: settings),
+    .executableTarget(
+      name: "chaos", dependencies: ["Terminal", "Commands", "ChaosEngine"], path: "Chaos/Command",
       swiftSettings: settings),
 
     .target(
@@ -103,12 +118,17 @@ let package = Package(
       swiftSettings: testSettings),
     .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: testSettings),
     .testTarget(
-      name: "CommandTests", dependencies: ["RankingCore", "Bundles", "Benchmarks", "ClusterHarness", "shortlist"],
+      name: "CommandTests",
+      dependencies: [
+        "RankingCore", "Bundles", "Benchmarks", "ClusterHarness", "Terminal", "ClusterLoad", "ChaosEngine", "Commands",
+        "shortlist",
+      ],
       swiftSettings: testSettings),
     .testTarget(
       name: "ClusterTests",
       dependencies: [
-        "RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "Servers", "ClusterHarness", "shortlist",
+        "RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "Servers", "ClusterHarness", "Terminal",
+        "ClusterLoad", "Commands", "shortlist",
       ],
       swiftSettings: testSettings),
   ],

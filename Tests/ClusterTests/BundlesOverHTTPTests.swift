@@ -3,7 +3,7 @@ import Foundation
 import RankingCore
 import Testing
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// Clusters whose members see no store: bundles come from a web server.
 @Suite(.serialized) struct BundlesOverHTTPTests {

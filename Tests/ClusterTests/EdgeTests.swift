@@ -4,7 +4,7 @@ import Servers
 import Testing
 import Wire
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// Who gets in, and what is seen of what happens.
 @Suite(.serialized) struct EdgeTests {

@@ -2,7 +2,7 @@ import ClusterHarness
 import Foundation
 import Testing
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// Two coordinators that agree by a real etcd.
 @Suite(.serialized, .enabled(if: EtcdProcess.executable != nil, "etcd is not on the PATH (Debian: etcd-server)"))

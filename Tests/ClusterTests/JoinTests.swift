@@ -3,7 +3,7 @@ import Foundation
 import RankingCore
 import Testing
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// Workers that join by themselves and are given their shards.
 @Suite(.serialized) struct JoinTests {

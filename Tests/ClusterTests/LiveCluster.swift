@@ -4,7 +4,7 @@ import RankingCore
 import Testing
 import Wire
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// A bundle and a cluster of real processes that serves it.
 struct LiveCluster {

@@ -5,7 +5,7 @@ import Synchronization
 import Testing
 import Wire
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// A cluster whose versions change under load.
 struct RollingCluster {

@@ -4,7 +4,7 @@ import HTTP2
 import Testing
 import Wire
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// Everything over TLS, mutual between nodes: real processes, certificates made for them.
 @Suite(.serialized) struct TLSClusterTests {

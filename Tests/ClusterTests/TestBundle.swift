@@ -5,7 +5,7 @@ import RankingCore
 import Testing
 import Wire
 
-@testable import shortlist
+@testable import ClusterLoad
 
 /// A small bundle made from a seed, in a directory of its own that goes with it.
 final class TestBundle {

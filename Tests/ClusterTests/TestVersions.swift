@@ -4,7 +4,7 @@ import Oracle
 import RankingCore
 import Wire
 
-@testable import shortlist
+@testable import ClusterLoad
 
 // Further versions of a test's bundle: sound ones, and each kind of broken one.
 

@@ -1,6 +1,8 @@
 import Testing
 
-@testable import shortlist
+@testable import ClusterLoad
+@testable import Commands
+@testable import Terminal
 
 @Suite struct AnswerViewTests {
   private func text(_ items: String) throws -> [String] {

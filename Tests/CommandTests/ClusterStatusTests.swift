@@ -2,7 +2,10 @@ import ClusterHarness
 import Foundation
 import Testing
 
-@testable import shortlist
+@testable import ChaosEngine
+@testable import ClusterLoad
+@testable import Commands
+@testable import Terminal
 
 @Suite struct ClusterStatusTests {
   @Test func theMatrixShowsWhoHoldsWhat() throws {

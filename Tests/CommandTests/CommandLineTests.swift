@@ -1,7 +1,9 @@
 import Foundation
 import Testing
 
-@testable import shortlist
+@testable import ClusterLoad
+@testable import Commands
+@testable import Terminal
 
 /// Words in, values or one line of complaint out.
 @Suite struct CommandLineTests {

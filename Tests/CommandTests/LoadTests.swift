@@ -1,7 +1,9 @@
 import ClusterHarness
 import Testing
 
-@testable import shortlist
+@testable import ClusterLoad
+@testable import Commands
+@testable import Terminal
 
 @Suite struct LoadTests {
   @Test func constantArrivalsAreOnTimeHoweverManyCame() {

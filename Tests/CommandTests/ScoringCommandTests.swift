@@ -4,7 +4,9 @@ import RankingCore
 import Testing
 
 @testable import Bundles
-@testable import shortlist
+@testable import ClusterLoad
+@testable import Commands
+@testable import Terminal
 
 /// The benches are programs, too: small, they must run, and their comparison with the definition must hold.
 @Suite struct BenchTests {

@@ -2,7 +2,9 @@ import ClusterHarness
 import Foundation
 import Testing
 
-@testable import shortlist
+@testable import ClusterLoad
+@testable import Commands
+@testable import Terminal
 
 /// Which bundle `cluster up` takes from a store.
 @Suite struct StoredModelTests {

@@ -10,6 +10,9 @@ struct ImportRule {
       switch folder {
       case "Cluster/Spawn": "CSpawn"
       case "Cluster/Harness": "ClusterHarness"
+      case "Cluster/Load": "ClusterLoad"
+      case "Chaos/Engine": "ChaosEngine"
+      case "Chaos/Command": "chaos"
       default: String(folder.split(separator: "/")[1])
       }
     }
@@ -50,12 +53,21 @@ struct ImportRule {
       folder: "Sources/Simulator", kind: .pure,
       imports: ["RankingCore", "Wire", "Membership", "Routing", "Rollout", "Nodes"]),
     Target(folder: "Cluster/Harness", kind: .tool, imports: ["CSpawn", "HTTP2"]),
+    Target(folder: "Sources/Terminal", kind: .tool, imports: ["Bundles"]),
     Target(
-      folder: "Sources/shortlist", kind: .tool,
+      folder: "Cluster/Load", kind: .tool,
+      imports: ["RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "ClusterHarness", "Terminal"]),
+    Target(
+      folder: "Chaos/Engine", kind: .tool,
+      imports: ["CLinux", "RankingCore", "HTTP2", "ClusterHarness", "Terminal", "ClusterLoad"]),
+    Target(
+      folder: "Sources/Commands", kind: .tool,
       imports: [
         "RankingCore", "Wire", "Scoring", "Bundles", "Oracle", "Training", "HTTP2", "Transport", "Servers", "Simulator",
-        "ClusterHarness", "Benchmarks",
+        "ClusterHarness", "Benchmarks", "Terminal", "ClusterLoad", "ChaosEngine",
       ]),
+    Target(folder: "Sources/shortlist", kind: .tool, imports: ["Terminal", "Commands"]),
+    Target(folder: "Chaos/Command", kind: .tool, imports: ["Terminal", "Commands", "ChaosEngine"]),
   ]
 
   /// What of the system a kind of target may import.
@@ -81,7 +93,7 @@ struct ImportRule {
 
   static func violations(in files: [SourceFile], house: [Target] = house) -> [Violation] {
     files.filter(\.isSwift).flatMap { file -> [Violation] in
-      guard file.path.hasPrefix("Sources/") || file.path.hasPrefix("Cluster/") else { return [] }
+      guard ["Sources/", "Cluster/", "Chaos/"].contains(where: file.path.hasPrefix) else { return [] }
       guard let target = house.first(where: { file.path.hasPrefix($0.folder + "/") }) else {
         return [Violation(path: file.path, line: 1, reason: "is in no target of the house; add it to ImportRule.house")]
       }
