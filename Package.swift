@@ -71,7 +71,7 @@ let package = Package(
       path: "Cluster/Load", swiftSettings: settings),
     .target(
       name: "ChaosEngine",
-      dependencies: ["CLinux", "RankingCore", "HTTP2", "ClusterHarness", "Terminal", "ClusterLoad"],
+      dependencies: ["CLinux", "RankingCore", "Bundles", "HTTP2", "ClusterHarness", "Terminal", "ClusterLoad"],
       path: "Chaos/Engine", swiftSettings: settings),
     .target(
       name: "Commands",

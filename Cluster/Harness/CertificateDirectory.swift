@@ -25,8 +25,8 @@ public struct CertificateDirectory: Sendable {
     public var roles: NodeRole
     public var hosts: [String]
     public var days: Int
-    public init(_ name: String, _ roles: NodeRole, hosts: [String] = ["localhost", "127.0.0.1", "::1"], days: Int = 90)
-    {
+    public static let localHosts = ["localhost", "127.0.0.1", "::1"]
+    public init(_ name: String, _ roles: NodeRole, hosts: [String] = Self.localHosts, days: Int = 90) {
       self.name = name
       self.roles = roles
       self.hosts = hosts

@@ -1,4 +1,18 @@
+import Foundation
 import Synchronization
+
+/// Where and how one member runs, where that is not simply on this machine.
+public struct MemberGround: Sendable {
+  /// Its address; anything but loopback is in a network namespace, which `prefix` enters.
+  public var host = "127.0.0.1"
+  /// Words before its command line.
+  public var prefix: [String] = []
+  /// Added to the environment.
+  public var environment: [String: String] = [:]
+  /// A store of its own.
+  public var store: String?
+  public init() {}
+}
 
 /// One process of a local cluster and the processes that came before it under the same name.
 public final class ClusterMember: Sendable {
@@ -7,9 +21,12 @@ public final class ClusterMember: Sendable {
   /// The shards its configuration gives it; empty for coordinators, and for workers that join.
   public let shards: [Int]
   /// Where it listens, from its first start to its last.
-  public var address: String { port.address }
-  /// A coordinator's admin address.
-  public var admin: String? { adminPort.map { (isSecure ? "https://" : "http://") + $0.address } }
+  public var address: String { "\(ground.host):\(port.port)" }
+  /// A coordinator's admin address, as host:port.
+  var adminAddress: String? { adminPort.map { "\(ground.host):\($0.port)" } }
+  /// The same as a URL.
+  public var admin: String? { adminAddress.map { (isSecure ? "https://" : "http://") + $0 } }
+  public let ground: MemberGround
   private let isSecure: Bool
   let port: PortReservation
   let adminPort: PortReservation?
@@ -30,8 +47,9 @@ public final class ClusterMember: Sendable {
 
   init(
     name: String, role: ClusterState.Role, shards: [Int], port: PortReservation, adminPort: PortReservation? = nil,
-    isSecure: Bool = false, executable: String, config: String, log: String
+    isSecure: Bool = false, executable: String, ground: MemberGround, config: String, log: String
   ) {
+    self.ground = ground
     self.isSecure = isSecure
     self.name = name
     self.role = role
@@ -43,6 +61,8 @@ public final class ClusterMember: Sendable {
     self.log = log
     arguments = [role.rawValue, "--config", config]
   }
+
+  private static var environment: [String: String] { ProcessInfo.processInfo.environment }
 
   public var process: ChildProcess? { state.withLock { $0.process } }
   public var url: String { state.withLock { $0.url } }
@@ -57,7 +77,10 @@ public final class ClusterMember: Sendable {
     }
     guard !already else { throw HarnessError("\(name) is running or being started already") }
     defer { state.withLock { $0.starting = false } }
-    let process = try ChildProcess(name: name, executable: executable, arguments: arguments, logPath: log)
+    let words = ground.prefix + [executable] + arguments
+    let environment = ground.environment.isEmpty ? nil : Self.environment.merging(ground.environment) { $1 }
+    let process = try ChildProcess(
+      name: name, executable: words[0], arguments: Array(words.dropFirst()), environment: environment, logPath: log)
     state.withLock {
       $0.process = process
       $0.starts += 1

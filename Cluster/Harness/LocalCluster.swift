@@ -61,6 +61,11 @@ public final class LocalCluster: Sendable {
     public var loadShare: Double?
     /// From which size on slices are scanned by several legs together; `nil` = the usual one.
     public var togetherKiB: Int?
+    /// Where and how a member runs, by its name.
+    public var ground: @Sendable (String) -> MemberGround = { _ in MemberGround() }
+    /// Where a coordinator reaches a worker (their names, and the worker's own address), for clusters with a relay
+    /// between the two.
+    public var route: @Sendable (_ coordinator: String, _ worker: String, _ address: String) -> String = { $2 }
     /// Where its files lie; `nil` = a new temporary directory.
     public var directory: StateDirectory?
     public var keepsLogs = false
@@ -133,14 +138,15 @@ public final class LocalCluster: Sendable {
         ClusterMember(
           name: name, role: .coordinator, shards: [], port: try PortReservation(index == 0 ? options.port : 0),
           adminPort: try PortReservation(), isSecure: options.tls, executable: options.executable,
-          config: directory.config(of: name), log: directory.log(of: name)))
+          ground: options.ground(name), config: directory.config(of: name), log: directory.log(of: name)))
     }
     self.coordinators = coordinators
     if options.tls {
+      let hosts = CertificateDirectory.Request.localHosts + coordinators.map(\.ground.host)
       try directory.certificates.issue(
-        [.init(StateDirectory.operatorName, .operator), .init(StateDirectory.publicName, [])])
+        [.init(StateDirectory.operatorName, .operator), .init(StateDirectory.publicName, [], hosts: hosts)])
       for coordinator in coordinators {
-        for address in [coordinator.address, coordinator.adminPort?.address ?? ""] {
+        for address in [coordinator.address, coordinator.adminAddress ?? ""] {
           directory.trust("https://" + address)
         }
       }
@@ -150,7 +156,11 @@ public final class LocalCluster: Sendable {
   /// A member's own certificate, made now; `nil` = the cluster speaks plaintext.
   private func tls(of member: ClusterMember) throws(HarnessError) -> TLSFile? {
     guard options.tls else { return nil }
-    try directory.certificates.issue([.init(member.name, member.role == .coordinator ? .coordinator : .worker)])
+    try directory.certificates.issue([
+      .init(
+        member.name, member.role == .coordinator ? .coordinator : .worker,
+        hosts: CertificateDirectory.Request.localHosts + [member.ground.host])
+    ])
     let own = directory.certificates.files(of: member.name)
     let shop = directory.certificates.files(of: StateDirectory.publicName)
     return TLSFile(
@@ -164,7 +174,7 @@ public final class LocalCluster: Sendable {
     let name = "w\(number)"
     return ClusterMember(
       name: name, role: .worker, shards: shards, port: try PortReservation(), executable: options.executable,
-      config: directory.config(of: name), log: directory.log(of: name))
+      ground: options.ground(name), config: directory.config(of: name), log: directory.log(of: name))
   }
 
   deinit { stop() }
@@ -191,10 +201,11 @@ public final class LocalCluster: Sendable {
 
   private func configure(_ worker: ClusterMember) throws(HarnessError) {
     let number = Int(worker.name.dropFirst()) ?? 1
-    let joins = coordinators.compactMap { $0.adminPort?.address }.prefix(options.joinsFirstOnly ? 1 : .max)
+    let joins = coordinators.compactMap(\.adminAddress).prefix(options.joinsFirstOnly ? 1 : .max)
     try writeJSON(
       WorkerFile(
-        name: worker.name, listen: worker.address, store: options.bundles == nil ? options.store : nil,
+        name: worker.name, listen: worker.address,
+        store: options.bundles == nil ? worker.ground.store ?? options.store : nil,
         bundles: bundles(of: worker),
         holdings: worker.shards.isEmpty
           ? [] : [.init(model: options.model, version: options.version, shards: worker.shards)],
@@ -211,11 +222,15 @@ public final class LocalCluster: Sendable {
     let milliseconds = options.replacedAfter.map { Int($0 / .milliseconds(1)) }
     try writeJSON(
       CoordinatorFile(
-        name: coordinator.name, listen: coordinator.address, admin: coordinator.adminPort?.address ?? "",
-        peers: others.compactMap { $0.adminPort?.address }, store: options.bundles == nil ? options.store : nil,
+        name: coordinator.name, listen: coordinator.address, admin: coordinator.adminAddress ?? "",
+        peers: others.compactMap(\.adminAddress), store: options.bundles == nil ? options.store : nil,
         bundles: bundles(of: coordinator),
         models: [.init(model: options.model, version: options.version)],
-        workers: options.joins ? [] : workers.map { .init(name: $0.name, address: $0.address) },
+        workers: options.joins
+          ? []
+          : workers.map {
+            .init(name: $0.name, address: options.route(coordinator.name, $0.name, $0.address))
+          },
         placement: placement(of: coordinator), state: agreedState(of: coordinator),
         health: milliseconds.map { .init(replacedAfterMilliseconds: $0) }, routing: options.routing,
         tls: try tls(of: coordinator), tokens: options.tokens, slowMilliseconds: options.slowMilliseconds,

@@ -65,14 +65,18 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
   /// What may be switched off to see what it is worth.
   public struct Routing: Codable, Sendable, Equatable {
     public var hedging = true
+    public var retries = true
     public var slowEjection = true
     public var choice = "power_of_two"
     enum CodingKeys: String, CodingKey {
-      case hedging, choice
+      case hedging, retries, choice
       case slowEjection = "slow_ejection"
     }
-    public init(hedging: Bool = true, slowEjection: Bool = true, choice: String = "power_of_two") {
+    public init(
+      hedging: Bool = true, retries: Bool = true, slowEjection: Bool = true, choice: String = "power_of_two"
+    ) {
       self.hedging = hedging
+      self.retries = retries
       self.slowEjection = slowEjection
       self.choice = choice
     }

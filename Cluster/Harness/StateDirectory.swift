@@ -83,7 +83,7 @@ public struct StateDirectory: Sendable, Equatable {
   public var stateFile: String { path + "/cluster.json" }
   var lockFile: String { path + "/lock" }
   var logs: String { path + "/logs" }
-  var agreed: String { path + "/agreed" }
+  public var agreed: String { path + "/agreed" }
   public var certificates: CertificateDirectory { CertificateDirectory(path: path + "/certs") }
   func cache(of name: String) -> String { "\(path)/cache/\(name)" }
   func config(of name: String) -> String { "\(path)/\(name).json" }

@@ -62,39 +62,70 @@ extension Array {
 }
 
 /// Compares answers with what the oracle says of the same request, over the same shards and with the same R.
+///
+/// What the oracle says is remembered: a run asks the same requests again and again.
 package final class AnswerCheck {
-  /// By version.
-  private let oracles: [String: Oracle]
+  /// By version; opened when first needed.
+  private var oracles: [String: Oracle] = [:]
+  private let bundles: [String: String]
   private let requests: [[UInt8]]
   package private(set) var compared = 0
+  private var known: [Asked: ParsedAnswer] = [:]
 
-  package init(_ bundles: String..., mixed: Bool = false) throws {
-    oracles = Dictionary(
-      uniqueKeysWithValues: try bundles.map {
-        (URL(fileURLWithPath: $0).lastPathComponent, try Oracle(bundle: $0))
-      })
-    requests = SyntheticBundle.requests(mixed: mixed)
+  private struct Asked: Hashable {
+    var version: String
+    var request: Int
+    var candidates: Int
+    var missing: [Int]
+  }
+
+  /// - Parameter bundles: directories named like their versions.
+  package convenience init(_ bundles: String..., requests: [[UInt8]]) {
+    self.init(bundles: bundles, requests: requests)
+  }
+  package init(bundles: [String], requests: [[UInt8]]) {
+    self.bundles = Dictionary(
+      bundles.map { (URL(fileURLWithPath: $0).lastPathComponent, $0) }, uniquingKeysWith: { _, last in last })
+    self.requests = requests
   }
 
   /// - Returns: a line for each answer that is wrong.
   package func wrong(_ answers: [SeenAnswer]) throws -> [String] {
-    try answers.compactMap { answer in
-      compared += 1
-      let body = requests[answer.index % requests.count]
-      let text = String(decoding: body.prefix(80), as: UTF8.self)
-      let given = try answer.body.withUnsafeBytes { try ParsedAnswer($0) }
-      guard let oracle = oracles[given.version] else { return "made from \(given.version), which nobody rolled out" }
-      let request = try body.withUnsafeBytes { try PublicAPI.recommend.parse($0, requestID: "oracle") }
-      let covered = (0..<given.shards).filter { !given.missing.contains($0) }
-      var json = JSONWriter()
-      PublicAPI.recommend.write(
-        try oracle.answer(request, over: covered, candidates: given.candidates), into: &json)
-      let wanted = try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
-      if given.items != wanted.items { return "other items than the oracle's for \(text)" }
-      if given.answered != wanted.answered || given.coverageItems != wanted.coverageItems {
-        return "coverage \(given.answered), \(given.coverageItems), not \(wanted.coverageItems), for \(text)"
-      }
-      return nil
+    try answers.compactMap { try wrong(number: $0.index, body: $0.body) }
+  }
+
+  /// - Parameter number: of the request, as the load counted.
+  /// - Returns: what is wrong with this answer; nil = nothing.
+  package func wrong(number: Int, body: [UInt8]) throws -> String? {
+    compared += 1
+    let request = number % requests.count
+    var text: String { String(decoding: requests[request].prefix(80), as: UTF8.self) }
+    guard let given = try? body.withUnsafeBytes({ try ParsedAnswer($0) }) else { return "not an answer, for \(text)" }
+    guard let bundle = bundles[given.version] else { return "made from \(given.version), which nobody rolled out" }
+    let missing = given.missing.sorted()
+    guard given.missing.allSatisfy((0..<given.shards).contains) else {
+      return "misses shards there are not: \(missing)"
     }
+    let asked = Asked(version: given.version, request: request, candidates: given.candidates, missing: missing)
+    let wanted = try known[asked] ?? answer(asked, shards: given.shards, bundle)
+    known[asked] = wanted
+    if given.items != wanted.items { return "other items than the oracle's for \(text)" }
+    if given.answered != wanted.answered || given.coverageItems != wanted.coverageItems {
+      return "coverage \(given.answered), \(given.coverageItems), not \(wanted.coverageItems), for \(text)"
+    }
+    return nil
+  }
+
+  private func answer(_ asked: Asked, shards: Int, _ bundle: String) throws -> ParsedAnswer {
+    let oracle = try oracles[asked.version] ?? Oracle(bundle: bundle)
+    oracles[asked.version] = oracle
+    let request = try requests[asked.request].withUnsafeBytes {
+      try PublicAPI.recommend.parse($0, requestID: "oracle")
+    }
+    let covered = (0..<shards).filter { !asked.missing.contains($0) }
+    var json = JSONWriter()
+    PublicAPI.recommend.write(
+      try oracle.answer(request, over: covered, candidates: asked.candidates), into: &json)
+    return try json.bytes.withUnsafeBytes { try ParsedAnswer($0) }
   }
 }

@@ -47,6 +47,9 @@ package struct LoadGenerator: Sendable {
   /// the reply.
   package var inspect: (@Sendable (Int, Duration, ClientResponse) -> Void)?
 
+  /// Gets the end of every request, on the loop's thread.
+  package var ended: (@Sendable (RequestEnd) -> Void)?
+
   package init(
     server: ServerURL, endpoint: Endpoint, requests: [[UInt8]], rate: Double, duration: Duration, poisson: Bool,
     seed: UInt64, connections: Int, outstandingMax: Int, limit: Duration
@@ -61,6 +64,18 @@ package struct LoadGenerator: Sendable {
     self.connections = connections
     self.outstandingMax = outstandingMax
     self.limit = limit
+  }
+
+  /// How one request ended; times as `Monotonic` tells.
+  package struct RequestEnd: Sendable {
+    package var number: Int
+    package var due: Duration
+    /// nil = it was never sent.
+    package var sent: Duration?
+    package var ended: Duration
+    package var outcome: LoadTally.Outcome
+    /// The answer; empty when there is none.
+    package var body: [UInt8]
   }
 
   package struct Run: Sendable {
@@ -220,7 +235,7 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
   }
 
   package func send(_ index: Int, due: Duration) {
-    guard outstanding < plan.outstandingMax else { return count(.failed("client saturated"), due: due) }
+    guard outstanding < plan.outstandingMax else { return count(index, .failed("client saturated"), due: due) }
     let client = clients[index % clients.count]
     let live = client.isUp ? client : clients.first { $0.isUp }
     outstanding += 1
@@ -232,19 +247,24 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
     ) { [self] result in
       if let timer { loop.cancel(timer) }
       outstanding -= 1
-      count(LoadGenerator.outcome(of: result), due: due)
+      let body = if case .success(let response) = result, response.status == 200 { response.body } else { [UInt8]() }
+      count(index, LoadGenerator.outcome(of: result), due: due, sent: sent, body)
       if let inspect = plan.inspect, case .success(let response) = result { inspect(index, sent, response) }
       endIfFinished()
     }
     guard let live, let call else {
       outstanding -= 1
-      return count(.failed("not connected"), due: due)
+      return count(index, .failed("not connected"), due: due)
     }
     timer = loop.schedule(after: due + plan.limit - Monotonic.now) { live.cancel(call) }
   }
 
-  private func count(_ outcome: LoadTally.Outcome, due: Duration) {
-    let latency = Monotonic.now - due
+  private func count(
+    _ number: Int, _ outcome: LoadTally.Outcome, due: Duration, sent: Duration? = nil, _ body: [UInt8] = []
+  ) {
+    let now = Monotonic.now
+    let latency = now - due
+    plan.ended?(.init(number: number, due: due, sent: sent, ended: now, outcome: outcome, body: body))
     shared.withLock { $0.add(outcome, latency: latency) }
     if plan.traces { trace.add(due: due - start, latency: latency, outcome) }
   }

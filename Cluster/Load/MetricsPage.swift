@@ -5,8 +5,11 @@ import Terminal
 package struct MetricsPage {
   private var lines: [(name: Substring, labels: Substring, value: Double)] = []
 
-  package init(_ cluster: LocalCluster) throws {
-    var http = PlainHTTP(try ServerURL(cluster.url), limit: .seconds(5))
+  package init(_ cluster: LocalCluster) throws { try self.init(cluster.url) }
+
+  /// - Parameter url: of the coordinator.
+  package init(_ url: String, limit: Duration = .seconds(5)) throws {
+    var http = PlainHTTP(try ServerURL(url), limit: limit)
     let text = try http.get("/metrics").text
     for line in text.split(separator: "\n") where !line.hasPrefix("#") {
       guard let space = line.lastIndex(of: " "), let value = Double(line[line.index(after: space)...]) else { continue }

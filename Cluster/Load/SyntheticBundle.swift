@@ -6,42 +6,53 @@ import RankingCore
 // what takes the time.
 
 package struct SyntheticBundle: Sendable {
-  package static let items = 100_000
-  package static let users = 2_000
-  package static let dimension = 64
+  /// How large a catalogue is.
+  package struct Size: Sendable {
+    package var items: Int
+    package var users: Int
+    package var dimension = 64
+    /// Scoring it is what takes the time.
+    package static let measured = Size(items: 100_000, users: 2_000)
+    /// The oracle can answer every request that was sent.
+    package static let checked = Size(items: 12_000, users: 500, dimension: 32)
+  }
   package static let shards = 16
   package static let k = 20
+  package let size: Size
   package let store: String
   private let items: Matrix
   package let release = ModelVersion(model: "home", version: "v1")
   /// Another version of the same size; see `addVersion`.
   package static let other = "v2"
   private let directory: String
-  package var path: String { "\(store)/\(release.model)/\(release.version)" }
+  package var path: String { place(of: release.version) }
+  package func place(of version: String) -> String { "\(store)/\(release.model)/\(version)" }
 
   /// Builds it in a directory.
-  package init(in directory: String) throws {
+  package init(in directory: String, _ size: Size = .measured, kind: Kind = .sound) throws {
     self.directory = directory
+    self.size = size
     store = directory + "/store"
     let factors = directory + "/factors"
     try FileManager.default.createDirectory(atPath: factors, withIntermediateDirectories: true)
     var generator = SeededGenerator(seed: 1)
     func matrix(_ rows: Int) -> Matrix {
       // The sum of three uniform numbers, the later dimensions smaller: like factors, some directions matter more.
-      let values = (0..<rows * Self.dimension).map { index in
+      let values = (0..<rows * size.dimension).map { index in
         let sum = generator.unit() + generator.unit() + generator.unit() - 1.5
-        return Float(sum / (1 + Double(index % Self.dimension) / 16))
+        return Float(sum / (1 + Double(index % size.dimension) / 16))
       }
-      return Matrix(rows: rows, columns: Self.dimension, values: values)
+      return Matrix(rows: rows, columns: size.dimension, values: values)
     }
-    let items = matrix(Self.items)
+    var items = matrix(size.items)
+    if kind == .permuted { Self.permute(&items, &generator) }
     try NumPyFile.write(items, to: factors + "/items.npy")
-    try NumPyFile.write(matrix(Self.users), to: factors + "/users.npy")
-    try IDFile.write((0..<Self.items).map { "item-\($0)" }, to: factors + "/items.ids")
-    try IDFile.write((0..<Self.users).map { "user-\($0)" }, to: factors + "/users.ids")
+    try NumPyFile.write(matrix(size.users), to: factors + "/users.npy")
+    try IDFile.write((0..<size.items).map { "item-\($0)" }, to: factors + "/items.ids")
+    try IDFile.write((0..<size.users).map { "user-\($0)" }, to: factors + "/users.ids")
     var history = "user,item\n"
-    for user in 0..<Self.users {
-      for _ in 0..<generator.below(60) { history += "user-\(user),item-\(generator.below(Self.items))\n" }
+    for user in 0..<size.users {
+      for _ in 0..<generator.below(60) { history += "user-\(user),item-\(generator.below(size.items))\n" }
     }
     try AtomicFile.write(Array(history.utf8), to: directory + "/history.csv")
     self.items = items
@@ -58,7 +69,7 @@ package struct SyntheticBundle: Sendable {
   }
 
   package func addVersion(_ version: String = Self.other, _ kind: Kind = .sound) throws {
-    let place = "\(store)/\(release.model)/\(version)"
+    let place = place(of: version)
     guard !FileManager.default.fileExists(atPath: place) else { return }
     let factors = directory + "/factors-\(version)"
     try FileManager.default.copyItem(atPath: directory + "/factors", toPath: factors)
@@ -69,18 +80,22 @@ package struct SyntheticBundle: Sendable {
     case .sound:
       for index in matrix.values.indices { matrix.values[index] += Float(generator.unit() - 0.5) * 0.05 }
     case .permuted:
-      for row in stride(from: matrix.rows - 1, to: 0, by: -1) {
-        let other = generator.below(row + 1)
-        for column in 0..<matrix.columns {
-          matrix.values.swapAt(row * matrix.columns + column, other * matrix.columns + column)
-        }
-      }
+      Self.permute(&matrix, &generator)
     case .slow:
       network = directory + "/slow.safetensors"
       try AtomicFile.write(try Self.slowNetwork(width: 1280), to: network ?? "")
     }
     try NumPyFile.write(matrix, to: factors + "/items.npy")
     try build(ModelVersion(model: release.model, version: version), factors, network: network)
+  }
+
+  private static func permute(_ matrix: inout Matrix, _ generator: inout SeededGenerator) {
+    for row in stride(from: matrix.rows - 1, to: 0, by: -1) {
+      let other = generator.below(row + 1)
+      for column in 0..<matrix.columns {
+        matrix.values.swapAt(row * matrix.columns + column, other * matrix.columns + column)
+      }
+    }
   }
 
   /// x = relu(x) − relu(−x), among many units that are zero.
@@ -121,19 +136,19 @@ package struct SyntheticBundle: Sendable {
 
   /// Requests for customers, every other one without what they have had; with `mixed` some by recent items and some by
   /// vector.
-  package static func requests(_ count: Int = 1000, mixed: Bool = false) -> [[UInt8]] {
+  package func requests(_ count: Int = 1000, mixed: Bool = false) -> [[UInt8]] {
     var generator = SeededGenerator(seed: 2)
     return (0..<count).map { index in
-      var subject = "\"user\":\"user-\(generator.below(users))\""
+      var subject = "\"user\":\"user-\(generator.below(size.users))\""
       if mixed, index % 10 == 8 {
-        let recent = (0..<5).map { _ in "\"item-\(generator.below(items))\"" }.joined(separator: ",")
+        let recent = (0..<5).map { _ in "\"item-\(generator.below(size.items))\"" }.joined(separator: ",")
         subject = "\"recent_items\":[\(recent)]"
       } else if mixed, index % 10 == 9 {
-        let vector = (0..<dimension).map { _ in "\(Float(generator.unit()) - 0.5)" }.joined(separator: ",")
+        let vector = (0..<size.dimension).map { _ in "\(Float(generator.unit()) - 0.5)" }.joined(separator: ",")
         subject = "\"vector\":[\(vector)]"
       }
       let seen = index % 2 == 0 && subject.hasPrefix("\"user") ? ",\"exclude_seen\":true" : ""
-      return Array("{\(subject),\"k\":\(k)\(seen)}".utf8)
+      return Array("{\(subject),\"k\":\(Self.k)\(seen)}".utf8)
     }
   }
 }

@@ -1,3 +1,4 @@
+import ChaosEngine
 import Terminal
 
 extension Command {
@@ -8,6 +9,6 @@ extension Command {
     example: "shortlist cluster up --store store --model home",
     commands: [
       .ingest, .train, .evaluate, .bundle, .oracle, .cluster, .recommend, .rank, .similar, .load, .demoRound,
-      .rollout, .models, .figures, .coordinator, .worker, .simulate, .predict, .bench, .certs, .token,
+      .rollout, .models, .figures, .chaos, .coordinator, .worker, .simulate, .predict, .bench, .certs, .token,
     ])
 }

@@ -25,7 +25,8 @@ extension Command {
       "connections": {"max": 1024, "per_address": 64}; "slow_ms": 100, from where on requests are logged with their
       legs; "log": "json".
       "busy_poll_us": 60 (0...1000; 0 = sleep at once, where processor time is paid for by a quota).
-      To see what they are worth: "routing": {"hedging": false, "slow_ejection": false, "choice": "random"}.
+      To see what they are worth: "routing": {"hedging": false, "retries": false, "slow_ejection": false,
+      "choice": "random"}.
       Prints "ready URL" when it serves.
       """,
     example: "shortlist coordinator --config coordinator.json --listen 127.0.0.1:8080",

@@ -79,6 +79,7 @@ public struct CoordinatorConfiguration: Sendable {
   public var busyPoll: Duration = .microseconds(60)
   /// What may be switched off to see what it is worth.
   public var hedging = true
+  public var retries = true
   public var slowEjection = true
   public var choice = RoutingPolicy.Choice.powerOfTwo
   public init() {}
@@ -123,8 +124,9 @@ public struct CoordinatorConfiguration: Sendable {
       self.replacedAfter = replacedAfter.map { .milliseconds($0) }
     }
     if let routing = try json.child("routing") {
-      try routing.allow(["hedging", "slow_ejection", "choice"])
+      try routing.allow(["hedging", "retries", "slow_ejection", "choice"])
       hedging = try routing.boolean("hedging") ?? true
+      retries = try routing.boolean("retries") ?? true
       slowEjection = try routing.boolean("slow_ejection") ?? true
       switch try routing.text("choice") {
       case nil, "power_of_two": choice = .powerOfTwo

@@ -106,6 +106,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     var settings = CoordinatorSettings()
     if let replacedAfter = configuration.replacedAfter { settings.membership.replacedAfter = replacedAfter }
     settings.routing.hedging = configuration.hedging
+    if !configuration.retries { settings.routing.attemptsPerShard = 1 }
     settings.routing.slowEjection = configuration.slowEjection
     settings.routing.choice = configuration.choice
     if let replicas = configuration.replicas {

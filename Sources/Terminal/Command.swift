@@ -23,6 +23,8 @@ package struct Command: Sendable {
   package var options: [Option] = []
   package var arguments: [Argument] = []
   package var commands: [Command] = []
+  /// Of a group: which of its commands is meant when an option comes instead of a name.
+  package var standardCommand: String?
   package var signals = SignalPolicy.end
   /// Not shown in the help of its group.
   package var isHidden = false
@@ -31,7 +33,8 @@ package struct Command: Sendable {
 
   package init(
     name: String, summary: String, discussion: String = "", example: String, options: [Option] = [],
-    arguments: [Argument] = [], commands: [Command] = [], signals: SignalPolicy = .end, isHidden: Bool = false,
+    arguments: [Argument] = [], commands: [Command] = [], standardCommand: String? = nil,
+    signals: SignalPolicy = .end, isHidden: Bool = false,
     run: (@Sendable (Invocation) throws -> Int32)? = nil
   ) {
     self.name = name
@@ -41,6 +44,7 @@ package struct Command: Sendable {
     self.options = options
     self.arguments = arguments
     self.commands = commands
+    self.standardCommand = standardCommand
     self.signals = signals
     self.isHidden = isHidden
     self.run = run

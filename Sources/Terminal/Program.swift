@@ -21,6 +21,11 @@ package enum Program {
           Console.print(command.helpText(path: path))
           return 0
         }
+        if word.hasPrefix("--"), let standard = command.commands.first(where: { $0.name == command.standardCommand }) {
+          rest = [word] + rest
+          command = standard
+          break
+        }
         guard let next = command.commands.first(where: { $0.name == word }) else {
           let names = command.commands.filter { !$0.isHidden }.map(\.name)
           let what = word.hasPrefix("-") ? "option" : "command"

@@ -93,7 +93,7 @@ extension FigureRig {
     row.add("degraded before", early, .equal(0))
     let last = seen.filter { !$0.missing.isEmpty }.map(\.received).max() ?? ready
     row.add("full again after ready", (last - ready) / .seconds(1), "s", .atMost(2))
-    let check = try AnswerCheck(bundle.path)
+    let check = AnswerCheck(bundle.path, requests: bundle.requests())
     let wrong = try check.wrong(during.spread(40) + seen.filter { $0.received > ready }.spread(20))
     row.add("answers compared with the oracle", check.compared)
     row.add("wrong answers", wrong.count, .equal(0))

@@ -82,7 +82,7 @@ struct FigureRig: Sendable {
     inspect: (@Sendable (Int, Duration, ClientResponse) -> Void)? = nil
   ) throws -> LoadGenerator {
     var generator = LoadGenerator(
-      server: try ServerURL(cluster.url), endpoint: .recommend, requests: SyntheticBundle.requests(mixed: mixed),
+      server: try ServerURL(cluster.url), endpoint: .recommend, requests: bundle.requests(mixed: mixed),
       rate: rate ?? self.rate, duration: duration, poisson: true, seed: 7, connections: connections,
       outstandingMax: 5000, limit: Self.clientLimit)
     generator.traces = true

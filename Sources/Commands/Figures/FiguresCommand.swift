@@ -62,7 +62,7 @@ struct FigureTable {
       try? FileManager.default.removeItem(atPath: directory)
       TemporaryPaths.remove(directory)
     }
-    Console.warn("figures: making a bundle of \(SyntheticBundle.items) items")
+    Console.warn("figures: making a bundle of \(SyntheticBundle.Size.measured.items) items")
     var rig = FigureRig(
       executable: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"), directory: directory,
       bundle: try SyntheticBundle(in: directory), quick: invocation.flag("quick"), joins: invocation.flag("join"),

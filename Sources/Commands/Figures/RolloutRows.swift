@@ -80,8 +80,8 @@ extension FigureRig {
     row.notes += trouble.notes
     row.add("p99 before", healthy.p99, "ms")
     row.add("p99 of the whole run", run.p99, "ms", .atMost(1.5 * healthy.p99))
-    let check = try AnswerCheck(
-      bundle.path, "\(bundle.store)/\(bundle.release.model)/\(SyntheticBundle.other)", mixed: true)
+    let check = AnswerCheck(
+      bundle.path, bundle.place(of: SyntheticBundle.other), requests: bundle.requests(mixed: true))
     let wrong = try check.wrong(answers.all.spread(quick ? 400 : 4000))
     row.add("answers recorded", answers.all.count)
     row.add("compared with their version's oracle", check.compared)

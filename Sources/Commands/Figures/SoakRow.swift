@@ -60,7 +60,7 @@ extension FigureRig {
     row.add("degraded", run.tally.degraded)
     row.add("p99", run.p99, "ms")
     row.notes += run.troubles(since: done)
-    let check = try AnswerCheck(bundle.path, mixed: true)
+    let check = AnswerCheck(bundle.path, requests: bundle.requests(mixed: true))
     let wrong = try check.wrong(answers.all.spread(400))
     row.add("answers compared with the oracle", check.compared)
     row.add("wrong answers", wrong.count, .equal(0))

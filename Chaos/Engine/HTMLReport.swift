@@ -1,0 +1,5 @@
+import Foundation
+
+package enum HTMLReport {
+  package static func page(_ report: ChaosReport) -> String { "" }
+}

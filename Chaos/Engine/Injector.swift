@@ -1,0 +1,269 @@
+import ClusterHarness
+import ClusterLoad
+import Foundation
+import RankingCore
+import Synchronization
+import Terminal
+
+#if canImport(Glibc)
+  import Glibc
+#endif
+
+// Does one planned fault to the stage and undoes it. Whatever is done is undone when the time is over, when the run is
+// stopped, and when the undoing of something else failed.
+//
+//   begin ──► (lasts) ──► end           most
+//   begin ─────────────────► outcome    rollouts, which end by themselves
+
+struct Injector: Sendable {
+  let stage: Stage
+  /// Rollouts one after the other, whoever begins them.
+  let rollouts: RolloutHand
+  /// Whether the run has been told to stop.
+  let isOver: @Sendable () -> Bool
+
+  private var cluster: LocalCluster { stage.cluster }
+
+  /// Blocks until the fault is over and undone.
+  /// - Returns: what it came to; empty for most.
+  func run(_ fault: PlannedFault, began: Duration) throws -> String {
+    let end = Monotonic.now + fault.lasts
+    switch fault.kind {
+    case .kill:
+      for name in fault.victims { try cluster.kill(name) }
+      wait(until: end)
+      for name in fault.victims { try comeBack(name) }
+    case .terminate:
+      let exits = try fault.victims.map { try cluster.drain($0) }
+      wait(until: end)
+      for name in fault.victims { try comeBack(name) }
+      guard exits.allSatisfy({ $0 == .code(0) }) else {
+        throw CommandError("\(fault.victims.joined()) ended with \(exits.map { $0?.description ?? "nothing" })")
+      }
+    case .freeze:
+      for name in fault.victims { try cluster.freeze(name) }
+      wait(until: end)
+      for name in fault.victims { try cluster.thaw(name) }
+    case .restarts:
+      try restartAgainAndAgain(fault, until: end)
+    case .squeeze:
+      try squeeze(fault, until: end)
+    case .memory:
+      try limitMemory(fault, until: end)
+    case .clock:
+      try ordered(fault, until: end) {
+        $0.wallClock(ahead: fault.parameters["seconds"] ?? 0)
+      } undo: {
+        $0.wallClock(ahead: 0)
+      }
+    case .swap:
+      try withDamage(fault, until: end) { bundle, aside in
+        guard let other = stage.otherContents else { throw CommandError("there is no other bundle") }
+        try FileManager.default.moveItem(atPath: bundle, toPath: aside)
+        try FileManager.default.copyItem(atPath: other, toPath: bundle)
+      }
+    case .flip:
+      try withDamage(fault, until: end) { try damage($0, aside: $1, fault, Self.flipped) }
+    case .truncate:
+      try withDamage(fault, until: end) { try damage($0, aside: $1, fault) { $0.prefix($0.count * 2 / 3) } }
+    case .diskFull:
+      try ordered(fault, until: end) {
+        $0.writeFails(ENOSPC)
+      } undo: {
+        $0.writeFails(0)
+      }
+    case .syncFails:
+      try ordered(fault, until: end) {
+        $0.syncFails(EIO)
+      } undo: {
+        $0.syncFails(0)
+      }
+    case .syncSlow:
+      try ordered(fault, until: end) {
+        $0.syncTakes(fault.parameters["ms"] ?? 0)
+      } undo: {
+        $0.syncTakes(0)
+      }
+    case .delay, .stall, .drip, .slice, .cut, .cutOut, .cutIn, .loss:
+      try weather(fault, until: end)
+    case .halfOpen:
+      for relay in relays(of: fault) { relay.halfOpen() }
+      wait(until: end)
+    case .reset:
+      for relay in relays(of: fault) { relay.reset() }
+      wait(until: end)
+    case .etcdKill:
+      stage.etcd?.kill()
+      wait(until: end)
+      try stage.etcd?.restart()
+    case .etcdFreeze:
+      stage.etcd?.freeze()
+      wait(until: end)
+      stage.etcd?.thaw()
+    case .rollout: return try rollouts.run(to: nil, limit: .seconds(90))
+    case .abort: return try rollouts.run(to: nil, abortAfter: fault.lasts, limit: .seconds(90))
+    case .poison: return try rollouts.run(to: Stage.poison, limit: .seconds(90))
+    }
+    return ""
+  }
+
+  private func wait(until end: Duration) {
+    while Monotonic.now < end, !isOver() { Monotonic.wait(until: min(end, Monotonic.now + .milliseconds(100))) }
+  }
+
+  /// Starts a member that is dead and waits until it says that it is ready.
+  private func comeBack(_ name: String) throws { try cluster.restart(name, cancelled: isOver) }
+
+  // MARK: Processes
+
+  private func restartAgainAndAgain(_ fault: PlannedFault, until end: Duration) throws {
+    var generator = SeededGenerator(seed: UInt64(fault.number))
+    for name in fault.victims {
+      while Monotonic.now < end, !isOver() {
+        try cluster.kill(name)
+        try cluster.member(name).start()
+        wait(until: min(end, Monotonic.now + .milliseconds(50 + generator.below(400))))
+      }
+      try? cluster.kill(name)
+      try comeBack(name)
+    }
+  }
+
+  private func pid(_ name: String) throws -> Int32 {
+    guard let process = try cluster.member(name).process, process.isRunning else {
+      throw CommandError("\(name) does not run")
+    }
+    return process.pid
+  }
+
+  private func squeeze(_ fault: PlannedFault, until end: Duration) throws {
+    let share = max(0.01, min(1, fault.parameters["share"] ?? 0.1))
+    let group = try? ControlGroup(.processor(share), name: "squeeze-\(fault.number)")
+    defer { group?.remove() }
+    if let group {
+      for name in fault.victims { try group.add(try pid(name)) }
+      wait(until: end)
+      return
+    }
+    // No control groups here: stopped and continued by turns of 20 ms.
+    while Monotonic.now < end, !isOver() {
+      for name in fault.victims { try cluster.freeze(name) }
+      wait(until: Monotonic.now + .milliseconds(20) * (1 - share))
+      for name in fault.victims { try cluster.thaw(name) }
+      wait(until: Monotonic.now + .milliseconds(20) * share)
+    }
+  }
+
+  /// The victim is started with less memory than it needs, as often as it dies of it.
+  private func limitMemory(_ fault: PlannedFault, until end: Duration) throws {
+    let name = fault.victims[0]
+    let used = ProcessUsage(pid: try pid(name))?.residentBytes ?? 64 << 20
+    let limit = Int(Double(used) * (fault.parameters["share"] ?? 0.5))
+    let group = try ControlGroup(.memory(limit), name: "memory-\(fault.number)")
+    defer { group.remove() }
+    var deaths = 0
+    try cluster.kill(name)
+    while Monotonic.now < end, !isOver() {
+      let member = try cluster.member(name)
+      try member.start()
+      try? group.add(try pid(name))
+      while Monotonic.now < end, member.isRunning, !isOver() { wait(until: Monotonic.now + .milliseconds(20)) }
+      if !member.isRunning { deaths += 1 }
+    }
+    try? cluster.kill(name)
+    try comeBack(name)
+    if deaths == 0 { throw CommandError("\(name) lived with \(limit >> 20) MiB, half of the \(used >> 20) it had") }
+  }
+
+  private func ordered(
+    _ fault: PlannedFault, until end: Duration, _ order: (ShimOrders) -> Void, undo: (ShimOrders) -> Void
+  ) throws {
+    let orders = fault.victims.compactMap { stage.orders[$0] }
+    guard orders.count == fault.victims.count else { throw CommandError("\(fault.what): nothing is preloaded") }
+    orders.forEach(order)
+    wait(until: end)
+    orders.forEach(undo)
+  }
+
+  // MARK: Files
+
+  /// Restarts the victim with a damaged bundle, and again with the sound one.
+  private func withDamage(
+    _ fault: PlannedFault, until end: Duration, _ damage: (_ bundle: String, _ aside: String) throws -> Void
+  ) throws {
+    let name = fault.victims[0]
+    guard let bundle = stage.ownBundle(of: name) else { throw CommandError("\(name) has no store of its own") }
+    let aside = "\(stage.directory)/aside-\(fault.number)"
+    try cluster.kill(name)
+    try damage(bundle, aside)
+    try cluster.member(name).start()
+    wait(until: end)
+    try? cluster.kill(name)
+    try FileManager.default.removeItem(atPath: bundle)
+    try FileManager.default.moveItem(atPath: aside, toPath: bundle)
+    try comeBack(name)
+  }
+
+  private func damage(
+    _ bundle: String, aside: String, _ fault: PlannedFault, _ change: (Data) -> Data
+  ) throws {
+    try FileManager.default.copyItem(atPath: bundle, toPath: aside)
+    let shards = try cluster.member(fault.victims[0]).shards
+    guard !shards.isEmpty else { throw CommandError("\(fault.victims[0]) holds nothing") }
+    let shard = shards[fault.number % shards.count]
+    let path = bundle + "/" + String(format: "shard-%04d.slice", shard)
+    let whole = try Data(contentsOf: URL(fileURLWithPath: path))
+    try change(whole).write(to: URL(fileURLWithPath: path))
+  }
+
+  private static func flipped(_ whole: Data) -> Data {
+    var bytes = whole
+    // In the middle of the vectors, where nothing but a checksum would notice.
+    let place = bytes.startIndex + bytes.count / 2
+    bytes[place] ^= 0x10
+    return bytes
+  }
+
+  // MARK: Links
+
+  private func relays(of fault: PlannedFault) -> [Relay] {
+    fault.victims.flatMap { stage.relays.to($0, from: fault.from) }
+  }
+
+  private func weather(_ fault: PlannedFault, until end: Duration) throws {
+    if let network = stage.namespaces {
+      let undo = try network.hurt(fault)
+      wait(until: end)
+      return try undo()
+    }
+    let relays = relays(of: fault)
+    guard !relays.isEmpty else { throw CommandError("\(fault.what): there is no relay") }
+    func milliseconds(_ name: String) -> Duration { .seconds((fault.parameters[name] ?? 0) / 1000) }
+    for relay in relays {
+      relay.change { weather in
+        switch fault.kind {
+        case .delay: (weather.delay, weather.jitter) = (milliseconds("ms"), milliseconds("jitter_ms"))
+        case .stall: (weather.lossShare, weather.stall) = (fault.parameters["loss"] ?? 0, milliseconds("ms"))
+        case .drip: weather.bytesPerSecond = fault.parameters["bytes_per_s"]
+        case .slice: weather.sliceMax = fault.parameters["bytes"].map { Int($0) }
+        case .cut: (weather.isCutOut, weather.isCutIn) = (true, true)
+        case .cutOut: weather.isCutOut = true
+        case .cutIn: weather.isCutIn = true
+        default: break
+        }
+      }
+    }
+    wait(until: end)
+    for relay in relays {
+      relay.change { weather in
+        switch fault.kind {
+        case .delay: (weather.delay, weather.jitter) = (.zero, .zero)
+        case .stall: (weather.lossShare, weather.stall) = (0, .zero)
+        case .drip: weather.bytesPerSecond = nil
+        case .slice: weather.sliceMax = nil
+        default: (weather.isCutOut, weather.isCutIn) = (false, false)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,85 @@
+import Foundation
+import Terminal
+
+#if canImport(Glibc)
+  import Glibc
+#endif
+
+// The engine's side of Chaos/Shim: the library is compiled once a run, and each process has a page of its own in which
+// it is told what to believe.
+
+/// The preloaded library.
+package struct ShimLibrary: Sendable {
+  package let path: String
+
+  /// Compiles it.
+  /// - Throws: `CommandError` when there is no C compiler; the Swift toolchain brings one, `clang`.
+  package init(source: String, in directory: String) throws {
+    path = directory + "/chaos-shim.so"
+    let compiler = try Tool.find(["clang", "cc", "gcc"])
+    try Tool.run([compiler, "-O2", "-shared", "-fPIC", "-o", path, source, "-ldl"])
+  }
+}
+
+/// What one process believes of time and disks.
+package final class ShimOrders: Sendable {
+  package let environment: [String: String]
+  private let file: Int32
+
+  /// - Parameter disk: the directory whose disk can be made odd.
+  package init(_ library: ShimLibrary, page: String, disk: String) throws {
+    environment = ["LD_PRELOAD": library.path, "CHAOS_SHIM": page, "CHAOS_SHIM_DIRECTORY": disk]
+    file = open(page, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    guard file >= 0, ftruncate(file, 4096) == 0 else {
+      throw CommandError("cannot write \(page): \(String(cString: strerror(errno)))")
+    }
+  }
+  deinit { close(file) }
+
+  package func wallClock(ahead seconds: Double) { put(Int64(seconds * 1e9), at: 0) }
+  /// Time is counted by the wall clock.
+  package func countsByWallClock(_ yes: Bool) { put(Int32(yes ? 1 : 0), at: 8) }
+  package func syncFails(_ error: Int32) { put(error, at: 12) }
+  package func syncTakes(_ milliseconds: Double) { put(Int32(milliseconds), at: 16) }
+  package func writeFails(_ error: Int32) { put(error, at: 20) }
+  package func diskLies(_ yes: Bool) { put(Int32(yes ? 1 : 0), at: 24) }
+
+  private func put(_ value: some FixedWidthInteger, at offset: off_t) {
+    var value = value.littleEndian
+    withUnsafeBytes(of: &value) { _ = pwrite(file, $0.baseAddress, $0.count, offset) }
+  }
+}
+
+/// Programs that the engine needs of the machine.
+package enum Tool {
+  package static func find(_ names: [String]) throws -> String {
+    let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
+    let folders = path.split(separator: ":").map(String.init) + ["/usr/sbin", "/sbin"]
+    for name in names {
+      for folder in folders where FileManager.default.isExecutableFile(atPath: "\(folder)/\(name)") {
+        return "\(folder)/\(name)"
+      }
+    }
+    throw CommandError("\(names[0]) is not on the PATH")
+  }
+
+  /// Runs a program to its end.
+  /// - Throws: `CommandError` with what it said when it does not end with 0.
+  @discardableResult
+  package static func run(_ words: [String]) throws -> String {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: words[0].hasPrefix("/") ? words[0] : try find([words[0]]))
+    process.arguments = Array(words.dropFirst())
+    let output = Pipe()
+    process.standardOutput = output
+    process.standardError = output
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    guard process.terminationStatus == 0 else {
+      throw CommandError("\(words.joined(separator: " ")): \(text.trimmingCharacters(in: .whitespacesAndNewlines))")
+    }
+    return text
+  }
+}

@@ -1,0 +1,175 @@
+import Bundles
+import ClusterHarness
+import ClusterLoad
+import Foundation
+import Synchronization
+import Terminal
+
+// The cluster that is hurt, and everything that was put around it so that it can be: relays in its links, a page of
+// orders in its processes, a store of its own for each worker.
+//
+//     load ──► c1 ──relay──► w1 ── stores/w1          c1's agreed document ── on a disk that can be made odd
+//                  ──relay──► w2 ── stores/w2
+//                               …
+
+package final class Stage: Sendable {
+  let scenario: Scenario
+  let bundle: SyntheticBundle
+  let cluster: LocalCluster
+  let etcd: EtcdProcess?
+  let relays: RelayBoard
+  /// By member; empty unless the scenario needs them.
+  let orders: [String: ShimOrders]
+  let namespaces: NamespaceNetwork?
+  /// What the bundle's directory is replaced by, for workers that come back with another one.
+  let otherContents: String?
+  /// Where everything of the run lies.
+  let directory: String
+
+  /// Versions that rollouts go to and fro between, and the one that must be stopped.
+  static let other = SyntheticBundle.other
+  static let poison = "poison"
+
+  /// - Parameters:
+  ///   - directory: empty, of this run alone.
+  ///   - shimSource: of the preloaded library.
+  init(
+    _ scenario: Scenario, seed: UInt64, executable: String, directory: String, shimSource: String,
+    cancelled: @escaping @Sendable () -> Bool
+  ) throws {
+    self.scenario = scenario
+    self.directory = directory
+    let kinds = Set(scenario.faults.map(\.kind))
+    let shape = scenario.cluster
+    bundle = try SyntheticBundle(in: directory, .checked)
+    if shape.rollouts { try bundle.addVersion(Self.other) }
+    if kinds.contains(.poison) { try bundle.addVersion(Self.poison, .permuted) }
+    otherContents = kinds.contains(.swap) ? try Self.otherContents(bundle, directory) : nil
+
+    let names = (1...shape.workers).map { "w\($0)" } + (1...shape.coordinators).map { "c\($0)" }
+    let network = shape.namespaces ? try NamespaceNetwork(nodes: names + ["etcd"]) : nil
+    namespaces = network
+    var options = LocalCluster.Options(
+      executable: executable, store: bundle.store, model: bundle.release.model, version: bundle.release.version,
+      shards: SyntheticBundle.shards)
+    options.workers = shape.workers
+    options.replicas = shape.replicas
+    options.coordinators = shape.coordinators
+    options.rollouts = shape.rollouts
+    options.tls = shape.tls
+    options.routing = Self.routing(shape.without)
+    options.directory = StateDirectory(path: directory + "/state")
+    options.keepsLogs = true
+
+    if shape.etcd {
+      let place = directory + "/etcd"
+      try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: true)
+      let process = try EtcdProcess(
+        directory: place, host: network?.address(of: "etcd") ?? "127.0.0.1",
+        prefix: network?.prefix(for: "etcd") ?? [])
+      etcd = process
+      options.etcd = [process.address]
+    } else {
+      etcd = nil
+    }
+
+    var orders: [String: ShimOrders] = [:]
+    let odd: Set<FaultKind> = [.clock, .diskFull, .syncFails, .syncSlow]
+    if !kinds.isDisjoint(with: odd) || shape.without.contains(.honestDisk) {
+      let library = try ShimLibrary(source: shimSource, in: directory)
+      for name in names {
+        orders[name] = try ShimOrders(
+          library, page: "\(directory)/shim-\(name)", disk: options.directory?.agreed ?? directory)
+        if shape.without.contains(.monotonic) { orders[name]?.countsByWallClock(true) }
+      }
+    }
+    self.orders = orders
+
+    var stores: [String: String] = [:]
+    if !kinds.isDisjoint(with: [.flip, .truncate, .swap]) {
+      for name in names where name.hasPrefix("w") {
+        let store = "\(directory)/stores/\(name)"
+        try FileManager.default.createDirectory(
+          atPath: directory + "/stores", withIntermediateDirectories: true)
+        try FileManager.default.copyItem(atPath: bundle.store, toPath: store)
+        stores[name] = store
+      }
+    }
+    let (environments, ownStores) = (orders.mapValues(\.environment), stores)
+    options.ground = { name in
+      var ground = MemberGround()
+      ground.environment = environments[name] ?? [:]
+      ground.store = ownStores[name]
+      if let network {
+        ground.host = network.address(of: name)
+        ground.prefix = network.prefix(for: name)
+      }
+      return ground
+    }
+    let board = RelayBoard(seed: seed)
+    relays = board
+    if shape.relays { options.route = { board.route(from: $0, to: $1, $2) } }
+    options.readyLimit = .seconds(90)
+    cluster = try LocalCluster(options, cancelled: cancelled)
+  }
+
+  /// Where a worker's own copy of the serving bundle lies.
+  func ownBundle(of worker: String) -> String? {
+    (try? cluster.member(worker))?.ground.store.map { "\($0)/\(bundle.release.model)/\(bundle.release.version)" }
+  }
+
+  /// The shards of each worker.
+  var holdings: [[Int]] { cluster.workers.map(\.shards) }
+
+  func stop() {
+    cluster.stop()
+    etcd?.kill()
+    relays.close()
+    namespaces?.remove()
+  }
+
+  private static func routing(_ without: [Scenario.Defence]) -> CoordinatorFile.Routing? {
+    let off = Set(without)
+    guard !off.isDisjoint(with: [.hedging, .retries, .slowEjection, .choice]) else { return nil }
+    return .init(
+      hedging: !off.contains(.hedging), retries: !off.contains(.retries),
+      slowEjection: !off.contains(.slowEjection), choice: off.contains(.choice) ? "random" : "power_of_two")
+  }
+
+  /// A bundle of the same name and version with every item's vector belonging to another one.
+  private static func otherContents(_ bundle: SyntheticBundle, _ directory: String) throws -> String {
+    let place = directory + "/other"
+    try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: true)
+    let other = try SyntheticBundle(in: place, .checked, kind: .permuted)
+    return other.path
+  }
+}
+
+/// The relays of a cluster: one for each coordinator and worker.
+final class RelayBoard: Sendable {
+  private let seed: UInt64
+  private let relays = Mutex<[String: Relay]>([:])
+  init(seed: UInt64) { self.seed = seed }
+
+  /// Makes the relay when it is first asked for.
+  /// - Returns: its address.
+  func route(from coordinator: String, to worker: String, _ address: String) -> String {
+    relays.withLock { relays in
+      let key = "\(coordinator) \(worker)"
+      if relays[key] == nil, let port = address.split(separator: ":").last.flatMap({ UInt16($0) }) {
+        relays[key] = try? Relay(to: port, seed: seed &+ UInt64(relays.count))
+      }
+      return relays[key].map { "127.0.0.1:\($0.port)" } ?? address
+    }
+  }
+  /// Those to a worker: from one coordinator, or from all.
+  func to(_ worker: String, from coordinator: String = "") -> [Relay] {
+    relays.withLock { relays in
+      relays.keys.sorted().filter { key in
+        let ends = key.split(separator: " ")
+        return ends[1] == worker && (coordinator.isEmpty || ends[0] == coordinator)
+      }.compactMap { relays[$0] }
+    }
+  }
+  func close() { relays.withLock { relays in relays.values.forEach { $0.close() } } }
+}
