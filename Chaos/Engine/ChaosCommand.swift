@@ -72,7 +72,7 @@ extension Command {
 /// The folder of scenarios.
 package struct ScenarioLibrary {
   package let directory: String
-  static let suites = ["ci", "full"]
+  static let suites = ["ci", "full", "teeth"]
 
   /// - Parameter directory: nil = `Chaos/Scenarios` of the source tree that this program was built in, or of the one
   ///   one stands in.
@@ -149,6 +149,7 @@ private struct Suite {
   }
 
   func run(_ scenarios: [Scenario], title: String) throws -> Int32 {
+    try enterNamespace(scenarios)
     let seed = UInt64(invocation.integer("seed"))
     var report = ChaosReport(title: "\(title), seed \(seed)", runs: [])
     for scenario in scenarios where !interrupted.isSet {
@@ -162,6 +163,7 @@ private struct Suite {
   func soak(hours: Double) throws -> Int32 {
     let deadline = Monotonic.now + .seconds(hours * 3600)
     let scenarios = try library.suite("full")
+    try enterNamespace(scenarios)
     var seed = UInt64(invocation.integer("seed"))
     // Of rounds that passed only this is kept: a soak lasts for days.
     var (rounds, runs) = (0, 0)
@@ -181,6 +183,12 @@ private struct Suite {
     return interrupted.isSet ? 130 : 0
   }
 
+  /// Where scenarios need it, and before any thread is of use.
+  private func enterNamespace(_ scenarios: [Scenario]) throws {
+    guard scenarios.contains(where: \.cluster.namespaces) else { return }
+    try NamespaceNetwork.enter(Array(CommandLine.arguments.dropFirst()))
+  }
+
   private func conclusion(_ report: ChaosReport) -> Int32 {
     let failed = report.runs.filter { !$0.passes }
     let violations = report.runs.flatMap { $0.verdict?.invariants ?? [] }.reduce(0) { $0 + $1.violations }
@@ -197,7 +205,7 @@ private struct Suite {
     let start = Monotonic.now
     var report = RunReport(
       scenario: scenario.name, about: scenario.about, seed: seed,
-      command: "chaos run \(scenario.name) --seed \(seed)", seconds: 0)
+      command: "chaos run \(scenario.name) --seed \(seed)", seconds: 0, bites: scenario.bites)
     let directory = place(scenario, seed)
     do {
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)

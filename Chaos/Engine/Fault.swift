@@ -3,8 +3,8 @@
 //
 //   processes   kill terminate freeze restarts squeeze memory clock swap
 //   files       flip truncate disk_full sync_fails sync_slow
-//   links       delay stall drip slice cut cut_out cut_in half_open reset loss
-//   agreement   etcd_kill etcd_freeze
+//   links       delay stall drip slice cut cut_out cut_in half_open reset loss split
+//   agreement   etcd_kill etcd_freeze etcd_cut
 //   versions    rollout abort poison
 
 /// One kind of trouble.
@@ -52,8 +52,12 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   case reset
   /// A share `loss` of the packets is dropped (network namespaces).
   case loss
+  /// Every coordinator loses another half of the workers.
+  case split
   case etcdKill = "etcd_kill"
   case etcdFreeze = "etcd_freeze"
+  /// A coordinator does not reach etcd.
+  case etcdCut = "etcd_cut"
   /// The other version is rolled out to its end; aborted on its way; a version whose items are mixed up is rolled out,
   /// which its guards must stop.
   case rollout
@@ -83,7 +87,8 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
     case .diskFull, .syncFails, .syncSlow: [.coordinator]
     case .delay, .stall, .drip, .slice, .cut, .cutOut, .cutIn, .halfOpen, .reset, .loss: [.link, .oneLink]
     case .etcdKill, .etcdFreeze: [.etcd]
-    case .rollout, .abort, .poison: [.cluster]
+    case .etcdCut: [.coordinator]
+    case .rollout, .abort, .poison, .split: [.cluster]
     }
   }
 
@@ -92,10 +97,10 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   package var takesAway: Bool {
     switch self {
     case .kill, .terminate, .freeze, .restarts, .memory, .swap, .flip, .truncate, .cut, .cutOut, .cutIn, .halfOpen,
-      .reset:
+      .reset, .split:
       true
     case .squeeze, .clock, .diskFull, .syncFails, .syncSlow, .delay, .stall, .drip, .slice, .loss, .etcdKill,
-      .etcdFreeze, .rollout, .abort, .poison:
+      .etcdFreeze, .etcdCut, .rollout, .abort, .poison:
       false
     }
   }

@@ -67,11 +67,9 @@ struct Injector: Sendable {
     case .truncate:
       try withDamage(fault, until: end) { try damage($0, aside: $1, fault) { $0.prefix($0.count * 2 / 3) } }
     case .diskFull:
-      try ordered(fault, until: end) {
-        $0.writeFails(ENOSPC)
-      } undo: {
-        $0.writeFails(0)
-      }
+      // Without the defence the disk says that all is well.
+      let lies = stage.scenario.cluster.without.contains(.honestDisk)
+      try ordered(fault, until: end) { $0.diskFails(lies: lies) } undo: { $0.diskIsWell() }
     case .syncFails:
       try ordered(fault, until: end) {
         $0.syncFails(EIO)
@@ -84,13 +82,13 @@ struct Injector: Sendable {
       } undo: {
         $0.syncTakes(0)
       }
-    case .delay, .stall, .drip, .slice, .cut, .cutOut, .cutIn, .loss:
+    case .delay, .stall, .drip, .slice, .cut, .cutOut, .cutIn, .loss, .split, .etcdCut:
       try weather(fault, until: end)
     case .halfOpen:
-      for relay in relays(of: fault) { relay.halfOpen() }
+      for relay in try relays(of: fault) { relay.halfOpen() }
       wait(until: end)
     case .reset:
-      for relay in relays(of: fault) { relay.reset() }
+      for relay in try relays(of: fault) { relay.reset() }
       wait(until: end)
     case .etcdKill:
       stage.etcd?.kill()
@@ -157,7 +155,7 @@ struct Injector: Sendable {
   /// The victim is started with less memory than it needs, as often as it dies of it.
   private func limitMemory(_ fault: PlannedFault, until end: Duration) throws {
     let name = fault.victims[0]
-    let used = ProcessUsage(pid: try pid(name))?.residentBytes ?? 64 << 20
+    let used = ProcessUsage(pid: try pid(name))?.anonymousBytes ?? 64 << 20
     let limit = Int(Double(used) * (fault.parameters["share"] ?? 0.5))
     let group = try ControlGroup(.memory(limit), name: "memory-\(fault.number)")
     defer { group.remove() }
@@ -172,7 +170,7 @@ struct Injector: Sendable {
     }
     try? cluster.kill(name)
     try comeBack(name)
-    if deaths == 0 { throw CommandError("\(name) lived with \(limit >> 20) MiB, half of the \(used >> 20) it had") }
+    if deaths == 0 { throw CommandError("\(name) lived with \(limit >> 10) KiB of the \(used >> 10) it had") }
   }
 
   private func ordered(
@@ -226,44 +224,59 @@ struct Injector: Sendable {
 
   // MARK: Links
 
-  private func relays(of fault: PlannedFault) -> [Relay] {
-    fault.victims.flatMap { stage.relays.to($0, from: fault.from) }
+  private func relays(of fault: PlannedFault) throws -> [Relay] {
+    try stage.links(of: fault).map { link in
+      guard let relay = stage.relays.relay(from: link.from, to: link.to) else {
+        throw CommandError("there is no relay from \(link.from) to \(link.to)")
+      }
+      return relay
+    }
   }
 
   private func weather(_ fault: PlannedFault, until end: Duration) throws {
     if let network = stage.namespaces {
-      let undo = try network.hurt(fault)
-      wait(until: end)
-      return try undo()
-    }
-    let relays = relays(of: fault)
-    guard !relays.isEmpty else { throw CommandError("\(fault.what): there is no relay") }
-    func milliseconds(_ name: String) -> Duration { .seconds((fault.parameters[name] ?? 0) / 1000) }
-    for relay in relays {
-      relay.change { weather in
-        switch fault.kind {
-        case .delay: (weather.delay, weather.jitter) = (milliseconds("ms"), milliseconds("jitter_ms"))
-        case .stall: (weather.lossShare, weather.stall) = (fault.parameters["loss"] ?? 0, milliseconds("ms"))
-        case .drip: weather.bytesPerSecond = fault.parameters["bytes_per_s"]
-        case .slice: weather.sliceMax = fault.parameters["bytes"].map { Int($0) }
-        case .cut: (weather.isCutOut, weather.isCutIn) = (true, true)
-        case .cutOut: weather.isCutOut = true
-        case .cutIn: weather.isCutIn = true
-        default: break
-        }
+      var undo: [@Sendable () throws -> Void] = []
+      defer { for undo in undo { try? undo() } }
+      for link in stage.links(of: fault) {
+        undo.append(try network.apply(rules(of: fault), at: link.to, about: link.from))
       }
+      return wait(until: end)
     }
+    let relays = try relays(of: fault)
+    for relay in relays { relay.change { set(&$0, fault) } }
     wait(until: end)
-    for relay in relays {
-      relay.change { weather in
-        switch fault.kind {
-        case .delay: (weather.delay, weather.jitter) = (.zero, .zero)
-        case .stall: (weather.lossShare, weather.stall) = (0, .zero)
-        case .drip: weather.bytesPerSecond = nil
-        case .slice: weather.sliceMax = nil
-        default: (weather.isCutOut, weather.isCutIn) = (false, false)
-        }
-      }
+    for relay in relays { relay.change { clear(&$0, fault.kind) } }
+  }
+
+  /// At the far end of a link.
+  private func rules(of fault: PlannedFault) -> [NamespaceNetwork.Rule] {
+    switch fault.kind {
+    case .cutOut: [.dropFrom]
+    case .cutIn: [.dropTo]
+    case .loss: [.lose(fault.parameters["loss"] ?? 0)]
+    default: [.dropFrom, .dropTo]
+    }
+  }
+
+  private func set(_ weather: inout LinkWeather, _ fault: PlannedFault) {
+    func milliseconds(_ name: String) -> Duration { .seconds((fault.parameters[name] ?? 0) / 1000) }
+    switch fault.kind {
+    case .delay: (weather.delay, weather.jitter) = (milliseconds("ms"), milliseconds("jitter_ms"))
+    case .stall: (weather.lossShare, weather.stall) = (fault.parameters["loss"] ?? 0, milliseconds("ms"))
+    case .drip: weather.bytesPerSecond = fault.parameters["bytes_per_s"]
+    case .slice: weather.sliceMax = fault.parameters["bytes"].map { Int($0) }
+    case .cutOut: weather.isCutOut = true
+    case .cutIn: weather.isCutIn = true
+    default: (weather.isCutOut, weather.isCutIn) = (true, true)
+    }
+  }
+  private func clear(_ weather: inout LinkWeather, _ kind: FaultKind) {
+    switch kind {
+    case .delay: (weather.delay, weather.jitter) = (.zero, .zero)
+    case .stall: (weather.lossShare, weather.stall) = (0, .zero)
+    case .drip: weather.bytesPerSecond = nil
+    case .slice: weather.sliceMax = nil
+    default: (weather.isCutOut, weather.isCutIn) = (false, false)
     }
   }
 }

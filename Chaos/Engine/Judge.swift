@@ -44,6 +44,11 @@ package struct Verdict: Codable, Sendable {
   package var figures: [Figure]
   package var faults: [FaultStory]
   package var requests: Int
+  /// Whether something whose name begins so was found wrong.
+  package func violates(_ name: String) -> Bool {
+    invariants.contains { $0.name.hasPrefix(name) && $0.violations > 0 }
+      || figures.contains { $0.name.hasPrefix(name) && !$0.pass }
+  }
   package var passes: Bool { invariants.allSatisfy { $0.violations == 0 } && figures.allSatisfy(\.pass) }
 }
 
@@ -302,23 +307,31 @@ package struct Judge {
   // MARK: What was away when
 
   /// Whether a fault struck a worker in the eyes of a coordinator.
-  private static func struck(_ fault: Evidence.Fault, _ worker: Int, _ coordinator: Int) -> Bool {
+  private static func struck(
+    _ fault: Evidence.Fault, _ worker: Int, _ coordinator: Int, of workers: Int
+  ) -> Bool {
     let planned = fault.planned
     switch planned.on {
+    case .cluster where planned.kind == .split:
+      return halfLost(by: coordinator, workers: workers).contains(worker)
     case .coordinator, .etcd, .cluster: return false
     case .worker, .pair, .link: return planned.victims.contains("w\(worker + 1)")
     case .oneLink: return planned.victims.contains("w\(worker + 1)") && planned.from == "c\(coordinator + 1)"
     }
   }
   private func struck(_ fault: Evidence.Fault, _ worker: Int, _ coordinator: Int) -> Bool {
-    Self.struck(fault, worker, coordinator)
+    Self.struck(fault, worker, coordinator, of: evidence.holdings.count)
+  }
+  /// The workers that a coordinator does not see in a split: the second half for the first, the first for the second.
+  static func halfLost(by coordinator: Int, workers: Int) -> Range<Int> {
+    coordinator % 2 == 0 ? workers / 2..<workers : 0..<workers / 2
   }
 
   /// When some shard had no replica in reach of a coordinator.
   static func lost(_ evidence: Evidence, _ coordinator: Int) -> [Span] {
     let samples = evidence.samples.filter { $0.coordinator == coordinator }
     let away = evidence.holdings.indices.map { worker -> [Span] in
-      evidence.faults.filter { $0.planned.kind.takesAway && struck($0, worker, coordinator) }.map { fault in
+      evidence.faults.filter { $0.planned.kind.takesAway && struck($0, worker, coordinator, of: evidence.holdings.count) }.map { fault in
         let back = samples.first { $0.at >= fault.ended && $0.workers?[worker] == .up }
         return fault.began...max(fault.ended, back?.at ?? evidence.end)
       }
@@ -416,7 +429,7 @@ package struct Judge {
   }
   private static func isNoticed(_ kind: FaultKind) -> Bool {
     switch kind {
-    case .kill, .terminate, .freeze, .cut, .cutOut, .cutIn, .halfOpen: true
+    case .kill, .terminate, .freeze, .cut, .cutOut, .cutIn, .halfOpen, .split: true
     default: false
     }
   }

@@ -27,9 +27,14 @@ package struct RunReport: Codable, Sendable {
   package var trouble: String?
   package var verdict: Verdict?
   package var timeline: Timeline?
+  /// What had to be violated; see `Scenario.bites`.
+  package var bites: String?
   /// Where its processes' logs are; nil = thrown away.
   package var logs: String?
-  package var passes: Bool { trouble == nil && (verdict?.passes ?? false) }
+  package var passes: Bool {
+    guard trouble == nil, let verdict else { return false }
+    return bites.map(verdict.violates) ?? verdict.passes
+  }
 }
 
 /// A run in time.
@@ -129,6 +134,7 @@ extension RunReport {
   package var text: String {
     var lines = ["\(passes ? "PASS" : "FAIL")  \(scenario), seed \(seed): \(about) (\(Int(seconds)) s)"]
     if let trouble { lines.append("  ! \(trouble)") }
+    if let bites { lines.append("  without a defence, so that this must be violated: \(bites)") }
     if let verdict {
       var table = TextTable(["must hold", "looked at", "violations"])
       for invariant in verdict.invariants {

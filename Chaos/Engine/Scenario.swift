@@ -28,6 +28,9 @@ package struct Scenario: Codable, Sendable, Equatable {
   /// Whether faults may overlap. If not, each waits until the cluster is whole again.
   package var together = false
   package var limits = Limits()
+  /// What must be violated: the beginning of the name of an invariant or a figure. For scenarios whose cluster is
+  /// `without` a defence, to see that the fault bites and that the judge sees it; nil = nothing may be violated.
+  package var bites: String?
 
   /// The cluster it runs on.
   package struct Shape: Codable, Sendable, Equatable {
@@ -108,13 +111,14 @@ extension Scenario {
     } catch let error as ScenarioError { throw error } catch {
       throw ScenarioError(description: "\(name): not JSON: \(error.localizedDescription)")
     }
-    try top.allow(["about", "seconds", "baseline_s", "rate", "cluster", "faults", "together", "limits"])
+    try top.allow(["about", "seconds", "baseline_s", "rate", "cluster", "faults", "together", "limits", "bites"])
     self.name = name
     about = try top.text("about") ?? name
     seconds = try top.number("seconds", 1...864_000) ?? 30
     baselineSeconds = try top.number("baseline_s", 0...600) ?? baselineSeconds
     rate = try top.number("rate", 1...100_000) ?? rate
     together = try top.boolean("together") ?? together
+    bites = try top.text("bites")
     faults = []
     cluster = try Shape(try top.child("cluster"))
     limits = try Limits(try top.child("limits"))
@@ -186,6 +190,10 @@ extension Scenario.FaultLine {
     switch kind {
     case .stall, .drip, .slice, .halfOpen, .reset, .delay: try need(shape.relays, "{\"relays\": true}")
     case .cut, .cutOut, .cutIn: try need(shape.relays || shape.namespaces, "{\"relays\": true} or \"namespaces\"")
+    case .split:
+      try need(shape.relays || shape.namespaces, "{\"relays\": true} or \"namespaces\"")
+      try need(shape.coordinators > 1, "{\"coordinators\": 2} or more")
+    case .etcdCut: try need(shape.etcd && (shape.relays || shape.namespaces), "\"etcd\", and \"relays\" or \"namespaces\"")
     case .loss: try need(shape.namespaces, "{\"namespaces\": true}")
     case .etcdKill, .etcdFreeze: try need(shape.etcd, "{\"etcd\": true}")
     case .rollout, .abort, .poison: try need(shape.rollouts, "{\"rollouts\": true}")

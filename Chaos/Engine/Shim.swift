@@ -41,8 +41,15 @@ package final class ShimOrders: Sendable {
   package func countsByWallClock(_ yes: Bool) { put(Int32(yes ? 1 : 0), at: 8) }
   package func syncFails(_ error: Int32) { put(error, at: 12) }
   package func syncTakes(_ milliseconds: Double) { put(Int32(milliseconds), at: 16) }
-  package func writeFails(_ error: Int32) { put(error, at: 20) }
-  package func diskLies(_ yes: Bool) { put(Int32(yes ? 1 : 0), at: 24) }
+  /// Nothing is written, and the disk says so (ENOSPC), or lies.
+  package func diskFails(lies: Bool) {
+    put(lies ? 0 : ENOSPC, at: 20)
+    put(Int32(lies ? 1 : 0), at: 24)
+  }
+  package func diskIsWell() {
+    put(Int32(0), at: 20)
+    put(Int32(0), at: 24)
+  }
 
   private func put(_ value: some FixedWidthInteger, at offset: off_t) {
     var value = value.littleEndian

@@ -47,7 +47,7 @@ package final class Stage: Sendable {
     otherContents = kinds.contains(.swap) ? try Self.otherContents(bundle, directory) : nil
 
     let names = (1...shape.workers).map { "w\($0)" } + (1...shape.coordinators).map { "c\($0)" }
-    let network = shape.namespaces ? try NamespaceNetwork(nodes: names + ["etcd"]) : nil
+    let network = shape.namespaces ? try NamespaceNetwork(nodes: names + ["etcd"], directory: directory) : nil
     namespaces = network
     var options = LocalCluster.Options(
       executable: executable, store: bundle.store, model: bundle.release.model, version: bundle.release.version,
@@ -58,6 +58,7 @@ package final class Stage: Sendable {
     options.rollouts = shape.rollouts
     options.tls = shape.tls
     options.routing = Self.routing(shape.without)
+    options.checksums = !shape.without.contains(.checksums)
     options.directory = StateDirectory(path: directory + "/state")
     options.keepsLogs = true
 
@@ -108,9 +109,28 @@ package final class Stage: Sendable {
     }
     let board = RelayBoard(seed: seed)
     relays = board
-    if shape.relays { options.route = { board.route(from: $0, to: $1, $2) } }
+    if shape.relays {
+      options.route = { board.route(from: $0, to: $1, $2) }
+      for name in names where name.hasPrefix("c") && shape.etcd {
+        options.etcdOf[name] = options.etcd.map { board.route(from: name, to: "etcd", $0) }
+      }
+    }
     options.readyLimit = .seconds(90)
     cluster = try LocalCluster(options, cancelled: cancelled)
+  }
+
+  /// The ends of the links that a fault is about: coordinator and worker, or coordinator and etcd.
+  func links(of fault: PlannedFault) -> [(from: String, to: String)] {
+    let coordinators = cluster.coordinators.map(\.name)
+    switch fault.kind {
+    case .etcdCut: return fault.victims.map { ($0, "etcd") }
+    case .split:
+      return coordinators.indices.flatMap { index in
+        Judge.halfLost(by: index, workers: cluster.workers.count).map { (coordinators[index], "w\($0 + 1)") }
+      }
+    default:
+      return (fault.from.isEmpty ? coordinators : [fault.from]).flatMap { from in fault.victims.map { (from, $0) } }
+    }
   }
 
   /// Where a worker's own copy of the serving bundle lies.
@@ -130,9 +150,9 @@ package final class Stage: Sendable {
 
   private static func routing(_ without: [Scenario.Defence]) -> CoordinatorFile.Routing? {
     let off = Set(without)
-    guard !off.isDisjoint(with: [.hedging, .retries, .slowEjection, .choice]) else { return nil }
+    guard !off.isDisjoint(with: [.hedging, .retries, .fingerprints, .slowEjection, .choice]) else { return nil }
     return .init(
-      hedging: !off.contains(.hedging), retries: !off.contains(.retries),
+      hedging: !off.contains(.hedging), retries: !off.contains(.retries), fingerprints: !off.contains(.fingerprints),
       slowEjection: !off.contains(.slowEjection), choice: off.contains(.choice) ? "random" : "power_of_two")
   }
 
@@ -162,14 +182,8 @@ final class RelayBoard: Sendable {
       return relays[key].map { "127.0.0.1:\($0.port)" } ?? address
     }
   }
-  /// Those to a worker: from one coordinator, or from all.
-  func to(_ worker: String, from coordinator: String = "") -> [Relay] {
-    relays.withLock { relays in
-      relays.keys.sorted().filter { key in
-        let ends = key.split(separator: " ")
-        return ends[1] == worker && (coordinator.isEmpty || ends[0] == coordinator)
-      }.compactMap { relays[$0] }
-    }
+  func relay(from coordinator: String, to end: String) -> Relay? {
+    relays.withLock { $0["\(coordinator) \(end)"] }
   }
   func close() { relays.withLock { relays in relays.values.forEach { $0.close() } } }
 }

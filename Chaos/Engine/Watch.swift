@@ -115,7 +115,9 @@ package final class Watch: Sendable {
       if seen.draining { return .draining }
       if seen.ejected { return .ejected }
       let isComplete = published.allSatisfy { release in
-        let ready = seen.holdings.filter { $0.version == release.version }.flatMap(\.ready)
+        let ready = seen.holdings.filter {
+          $0.version == release.version && $0.fingerprint == release.fingerprint
+        }.flatMap(\.ready)
         return Set(worker.shards).isSubset(of: ready)
       }
       return isComplete ? .up : .incomplete

@@ -6,6 +6,8 @@ public struct ClusterReport: Codable, Sendable, Equatable {
     public var model: String
     public var version: String
     public var shards: Int
+    /// Of the bundle the coordinator read, in hexadecimal; 0 = unknown.
+    public var fingerprint: String
     public var published: Bool
     /// Ready replicas that may be asked, by shard.
     public var replicas: [Int]
@@ -16,6 +18,8 @@ public struct ClusterReport: Codable, Sendable, Equatable {
     public var ready: [Int]
     public var loading: [Int]
     public var failed: [Int]
+    /// Of the bundle that the ready ones come from.
+    public var fingerprint: String
   }
   public struct Worker: Codable, Sendable, Equatable {
     public var name: String

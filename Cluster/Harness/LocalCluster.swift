@@ -34,6 +34,8 @@ public final class LocalCluster: Sendable {
     public var zones: [String] = []
     /// Workers obey `POST /faults`.
     public var allowFaults = false
+    /// Workers check the sums of bundles.
+    public var checksums = true
     /// After how long a dead worker's shards are placed on others; `nil` = the usual time.
     public var replacedAfter: Duration?
     /// Everything speaks TLS, with certificates made for this cluster.
@@ -213,6 +215,7 @@ public final class LocalCluster: Sendable {
         zone: options.zones.isEmpty ? nil : options.zones[(number - 1) % options.zones.count],
         scoringThreads: options.scoringThreads, togetherKiB: options.togetherKiB,
         memoryMiB: options.memoryMiB, loadShare: options.loadShare, allowFaults: options.allowFaults,
+        checksums: options.checksums ? nil : false,
         tls: try tls(of: worker), slowMilliseconds: options.slowMilliseconds, log: options.log),
       to: worker.config)
   }

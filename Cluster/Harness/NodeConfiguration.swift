@@ -66,17 +66,19 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
   public struct Routing: Codable, Sendable, Equatable {
     public var hedging = true
     public var retries = true
+    public var fingerprints = true
     public var slowEjection = true
     public var choice = "power_of_two"
     enum CodingKeys: String, CodingKey {
-      case hedging, retries, choice
+      case hedging, retries, fingerprints, choice
       case slowEjection = "slow_ejection"
     }
     public init(
-      hedging: Bool = true, retries: Bool = true, slowEjection: Bool = true, choice: String = "power_of_two"
+      hedging: Bool = true, retries: Bool = true, fingerprints: Bool = true, slowEjection: Bool = true, choice: String = "power_of_two"
     ) {
       self.hedging = hedging
       self.retries = retries
+      self.fingerprints = fingerprints
       self.slowEjection = slowEjection
       self.choice = choice
     }
@@ -125,12 +127,13 @@ public struct WorkerFile: Codable, Sendable, Equatable {
   public var memoryMiB: Int?
   public var loadShare: Double?
   public var allowFaults: Bool
+  public var checksums: Bool?
   public var tls: TLSFile?
   public var slowMilliseconds: Int?
   public var log: String?
 
   enum CodingKeys: String, CodingKey {
-    case name, listen, store, bundles, holdings, join, zone, tls
+    case name, listen, store, bundles, holdings, join, zone, tls, checksums
     case scoringThreads = "scoring_threads"
     case togetherKiB = "together_kib"
     case memoryMiB = "memory_mib"

@@ -5,6 +5,8 @@ public struct ProcessUsage: Sendable, Equatable {
   public var files: Int
   public var threads: Int
   public var residentBytes: Int
+  /// Of them, what is of no file: what it would not find on a disk again.
+  public var anonymousBytes: Int
   /// User and system time so far.
   public var processor: Duration
 
@@ -23,6 +25,7 @@ public struct ProcessUsage: Sendable, Equatable {
     }
     threads = figures["Threads"] ?? 0
     residentBytes = (figures["VmRSS"] ?? 0) << 10
+    anonymousBytes = (figures["RssAnon"] ?? 0) << 10
     let text = String(decoding: stat, as: UTF8.self)
     let fields = text[(text.lastIndex(of: ")") ?? text.startIndex)...].split(separator: " ")
     let ticks = fields.count > 13 ? (Int(fields[12]) ?? 0) + (Int(fields[13]) ?? 0) : 0

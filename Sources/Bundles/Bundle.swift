@@ -87,6 +87,7 @@ public final class Bundle: Sendable {
     var release = Release(
       id: manifest.release, dimension: manifest.dimension, itemsPerShard: manifest.itemsPerShard.map { UInt64($0) },
       userColumns: userColumns, contextColumns: contextColumns, coldStart: users.coldStart, users: users)
+    release.fingerprint = manifest.fingerprint
     release.itemColumns = itemColumns
     release.wantsRecent = manifest.recentFeatures ?? false
     release.listRanker = try listRanker()

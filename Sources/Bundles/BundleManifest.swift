@@ -65,6 +65,14 @@ public struct BundleManifest: Codable, Sendable {
   public var lineage: Lineage
   public var createdAt: String
 
+  /// Tells bundles with different contents apart, also when somebody gave them the same name: the first eight bytes
+  /// of the SHA-256 of all files' names and sums. Never 0.
+  public var fingerprint: UInt64 {
+    let text = files.map { "\($0.name) \($0.sha256)\n" }.sorted().joined()
+    let sum = SHA256.bytes(of: Array(text.utf8)).prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    return max(1, sum)
+  }
+
   /// Every ranker with its weight.
   public var weightedRankers: [RankerEntry] { rankers ?? ranker.map { [RankerEntry(file: $0, weight: 1)] } ?? [] }
   public var items: Int { itemsPerShard.reduce(0, +) }

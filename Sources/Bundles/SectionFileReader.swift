@@ -1,5 +1,6 @@
 import RankingCore
 import Scoring
+import Synchronization
 
 // Copying and checking are one pass over the file, so that what was checked is what serves:
 //
@@ -14,6 +15,9 @@ public final class SectionFile: Sendable {
   public let memory: AlignedMemory
 
   static let chunkBytes = 256 << 10
+  /// Checks nothing from now on, in the whole process: for tests that show what the sums are worth.
+  public static func trustEverything() { isTrusting.store(true, ordering: .relaxed) }
+  private static let isTrusting = Atomic<Bool>(false)
 
   /// Copies the file into own memory and checks every sum.
   ///
@@ -47,7 +51,8 @@ public final class SectionFile: Sendable {
     self.path = path
     memory.bytes.copyBytes(from: start)
     var sha = SHA256()
-    var sections = SectionSums(header.sections)
+    let isTrusting = Self.isTrusting.load(ordering: .relaxed)
+    var sections = SectionSums(isTrusting ? [] : header.sections)
     let bytes = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[0..<size])
     sha.update(UnsafeRawBufferPointer(rebasing: bytes[0..<start.count]))
     var filled = start.count
@@ -61,7 +66,7 @@ public final class SectionFile: Sendable {
     }
     try sections.advance(to: size, in: UnsafeRawBufferPointer(bytes), path: path)
     let actual = sha.finish()
-    guard actual == expectedSum else {
+    guard actual == expectedSum || isTrusting else {
       throw InputError(
         file: path, "SHA-256 expected \(expectedSum), actual \(actual) (every section's own sum is right)")
     }

@@ -7,32 +7,34 @@ public struct ReplicaTable: Sendable, Equatable {
   /// How many shards have at least one.
   public private(set) var readyShards: Int
 
-  /// Made from what the members say they hold. A snapshot that speaks of another S than the bundle's is not believed:
-  /// its shards are other sets of items.
-  public init(release: ModelVersion, shardCount: Int, members: [Member]) {
+  /// Made from what the members say they hold. A snapshot that speaks of another S than the bundle's, or of another
+  /// bundle, is not believed: its shards are other sets of items.
+  /// - Parameter fingerprint: of the bundle; 0 = unknown.
+  public init(release: ModelVersion, shardCount: Int, fingerprint: UInt64 = 0, members: [Member]) {
     var replicas = [[WorkerID]](repeating: [], count: shardCount)
-    Self.add(release, shardCount, members, into: &replicas) { member, _ in !member.isDraining }
-    let lacking = replicas.map(\.isEmpty)
-    if lacking.contains(true) {
-      Self.add(release, shardCount, members, into: &replicas) { member, shard in member.isDraining && lacking[shard] }
+    func add(where isWanted: (Member, Int) -> Bool) {
+      for member in members where member.isUsable {
+        for holding in member.status?.holdings ?? []
+        where holding.release == release && holding.shardCount == shardCount
+          && !Self.isOther(holding.fingerprint, than: fingerprint)
+        {
+          for shard in holding.ready
+          where shard.index < shardCount && isWanted(member, shard.index) && replicas[shard.index].last != member.id {
+            replicas[shard.index].append(member.id)
+          }
+        }
+      }
     }
+    add { member, _ in !member.isDraining }
+    let lacking = replicas.map(\.isEmpty)
+    if lacking.contains(true) { add { member, shard in member.isDraining && lacking[shard] } }
     self.replicas = replicas
     readyShards = replicas.count { !$0.isEmpty }
   }
 
-  private static func add(
-    _ release: ModelVersion, _ shardCount: Int, _ members: [Member], into replicas: inout [[WorkerID]],
-    where isWanted: (Member, Int) -> Bool
-  ) {
-    for member in members where member.isUsable {
-      for holding in member.status?.holdings ?? []
-      where holding.release == release && holding.shardCount == shardCount {
-        for shard in holding.ready
-        where shard.index < shardCount && isWanted(member, shard.index) && replicas[shard.index].last != member.id {
-          replicas[shard.index].append(member.id)
-        }
-      }
-    }
+  /// Whether a worker's bundle is certainly not the one that is meant.
+  public static func isOther(_ fingerprint: UInt64, than meant: UInt64) -> Bool {
+    fingerprint != meant && fingerprint != 0 && meant != 0
   }
 
   public var isComplete: Bool { readyShards == replicas.count }

@@ -213,9 +213,12 @@ extension CoordinatorNode {
       capacityBytes: status.capacityBytes, heldBytes: status.heldBytes,
       holdings: status.holdings.map { holding in
         let rehearsal = desk.rehearsal(holding.release)
+        let meant = router.catalog.entry(holding.release)?.release.fingerprint ?? 0
+        let isOther = ReplicaTable.isOther(holding.fingerprint, than: meant)
         return Observed.Holding(
-          release: holding.release, ready: holding.ready, loading: holding.loading, failed: holding.failed,
-          failure: holding.failure, verified: rehearsal.map { Self.check($0) } ?? .pending,
+          release: holding.release, ready: isOther ? [] : holding.ready, loading: holding.loading,
+          failed: isOther ? holding.failed + holding.ready : holding.failed,
+          failure: isOther ? "it holds another bundle of this name" : holding.failure, verified: rehearsal.map { Self.check($0) } ?? .pending,
           isWarm: rehearsal?.isWarm ?? false)
       })
   }

@@ -51,7 +51,7 @@ public enum WorkerEvent: Sendable {
   /// Its configuration says that it holds these, from the start.
   case assigned(ModelVersion, [ShardID])
   /// A shard's slice is in memory and checked; it takes this many bytes.
-  case loaded(ModelVersion, shardCount: Int, ShardID, bytes: UInt64 = 0)
+  case loaded(ModelVersion, shardCount: Int, ShardID, bytes: UInt64 = 0, fingerprint: UInt64 = 0)
   case loadFailed(ModelVersion, ShardID, why: String)
   case scoreRequested(CallToken, ScoreRequest, deadline: Deadline)
   case lookupRequested(CallToken, LookupRequest)
@@ -175,8 +175,8 @@ public struct WorkerNode: Sendable {
     switch event {
     case .join(let coordinators): join(coordinators, now: now, into: &effects)
     case .assigned(let release, let shards): begin(release, shards, into: &effects)
-    case .loaded(let release, let shardCount, let shard, let size):
-      hold(release, shardCount, shard)
+    case .loaded(let release, let shardCount, let shard, let size, let fingerprint):
+      hold(release, shardCount, shard, fingerprint)
       bytes[release, default: [:]][shard] = size
     case .loadFailed(let release, let shard, let why): loadFailed(release, shard, why)
     case .scoreRequested(let call, let request, let deadline):
@@ -238,11 +238,13 @@ public struct WorkerNode: Sendable {
     holdings.first { $0.release == release }
   }
 
-  mutating func hold(_ release: ModelVersion, _ shardCount: Int, _ shard: ShardID) {
+  mutating func hold(_ release: ModelVersion, _ shardCount: Int, _ shard: ShardID, _ fingerprint: UInt64) {
     guard let index = holdings.firstIndex(where: { $0.release == release }) else {
-      holdings.append(WorkerStatus.Holding(release: release, shardCount: shardCount, ready: [shard]))
+      holdings.append(
+        WorkerStatus.Holding(release: release, shardCount: shardCount, ready: [shard], fingerprint: fingerprint))
       return
     }
+    if holdings[index].ready.isEmpty { holdings[index].fingerprint = fingerprint }
     holdings[index].loading.removeAll { $0 == shard }
     holdings[index].failed.removeAll { $0 == shard }
     if holdings[index].failed.isEmpty { holdings[index].failure = "" }

@@ -15,10 +15,14 @@ public struct WorkerStatus: Sendable, Equatable {
     /// Why the last of them could not, at most `failureBytes`; empty where none failed.
     public var failure: String
     public static let failureBytes = 300
+    /// Of the bundle that the ready shards come from; 0 = it does not say. A name can be used twice by mistake, and
+    /// shards of two bundles do not belong into one answer.
+    public var fingerprint: UInt64
     public init(
       release: ModelVersion, shardCount: Int, ready: [ShardID], loading: [ShardID] = [], failed: [ShardID] = [],
-      failure: String = ""
+      failure: String = "", fingerprint: UInt64 = 0
     ) {
+      self.fingerprint = fingerprint
       self.release = release
       self.shardCount = shardCount
       self.ready = ready

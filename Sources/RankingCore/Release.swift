@@ -78,6 +78,8 @@ public struct Release: Sendable {
   public let itemsPerShard: [UInt64]
   /// Memory that each shard's slice takes in a worker; empty = unknown.
   public var bytesPerShard: [UInt64] = []
+  /// Of the bundle; 0 = unknown. A worker that says another one holds other items under this name.
+  public var fingerprint: UInt64 = 0
   /// The sum of `itemsPerShard`.
   public let itemCount: UInt64
   /// What filters may ask.

@@ -85,7 +85,7 @@ public struct ReleaseCatalog: Sendable {
     guard place(release.id) == nil else { return }
     let entry = CatalogEntry(
       release: release,
-      replicas: ReplicaTable(release: release.id, shardCount: release.shardCount, members: members),
+      replicas: ReplicaTable(release, members),
       wasComplete: false, isOffered: isOffered(release.id))
     // Without offers the order is what counts.
     if offers != nil, let free = places.firstIndex(where: { $0 == nil }) {
@@ -101,7 +101,7 @@ public struct ReleaseCatalog: Sendable {
   public mutating func refresh(members: [Member]) {
     for place in places.indices {
       guard var entry = places[place] else { continue }
-      entry.replicas = ReplicaTable(release: entry.id, shardCount: entry.release.shardCount, members: members)
+      entry.replicas = ReplicaTable(entry.release, members)
       if entry.replicas.isComplete { entry.wasComplete = true }
       places[place] = entry
     }
@@ -248,4 +248,11 @@ public struct ReleaseCatalog: Sendable {
     RankingError(.unavailable, "\(model)/\(version) is not published yet: not all of its shards have been ready")
   }
   private func listed(_ names: [String]) -> String { names.map { "\"\($0)\"" }.joined(separator: ", ") }
+}
+
+extension ReplicaTable {
+  fileprivate init(_ release: Release, _ members: [Member]) {
+    self.init(
+      release: release.id, shardCount: release.shardCount, fingerprint: release.fingerprint, members: members)
+  }
 }

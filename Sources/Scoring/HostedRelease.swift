@@ -8,10 +8,13 @@ public struct HostedRelease: Sendable {
   public let shardCount: Int
   public let dimension: Int
   public let ranker: Ranker
+  /// Of the bundle that all of it comes from; 0 = unknown.
+  public let fingerprint: UInt64
   /// By shard; `nil` = not held here.
   public private(set) var slices: [Slice?]
 
-  public init(release: ModelVersion, shardCount: Int, dimension: Int, ranker: Ranker = .none) {
+  public init(release: ModelVersion, shardCount: Int, dimension: Int, ranker: Ranker = .none, fingerprint: UInt64 = 0) {
+    self.fingerprint = fingerprint
     self.release = release
     self.shardCount = shardCount
     self.dimension = dimension

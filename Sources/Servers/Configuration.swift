@@ -80,6 +80,8 @@ public struct CoordinatorConfiguration: Sendable {
   /// What may be switched off to see what it is worth.
   public var hedging = true
   public var retries = true
+  /// Whether a worker whose bundle is another one of the same name is left out.
+  public var fingerprints = true
   public var slowEjection = true
   public var choice = RoutingPolicy.Choice.powerOfTwo
   public init() {}
@@ -124,9 +126,10 @@ public struct CoordinatorConfiguration: Sendable {
       self.replacedAfter = replacedAfter.map { .milliseconds($0) }
     }
     if let routing = try json.child("routing") {
-      try routing.allow(["hedging", "retries", "slow_ejection", "choice"])
+      try routing.allow(["hedging", "retries", "fingerprints", "slow_ejection", "choice"])
       hedging = try routing.boolean("hedging") ?? true
       retries = try routing.boolean("retries") ?? true
+      fingerprints = try routing.boolean("fingerprints") ?? true
       slowEjection = try routing.boolean("slow_ejection") ?? true
       switch try routing.text("choice") {
       case nil, "power_of_two": choice = .powerOfTwo
@@ -209,13 +212,15 @@ public struct WorkerConfiguration: Sendable {
   public var loadShare = 0.1
   /// Whether `POST /faults` may make trouble: for tests and measurements only.
   public var allowFaults = false
+  /// Whether sums of bundles are checked: false in tests of what they are worth only.
+  public var checksums = true
   public init() {}
 
   public init(file: String) throws(ConfigurationError) {
     let json = try ConfigurationFile(file)
     try json.allow([
       "name", "listen", "store", "holdings", "scoring_threads", "join", "advertise", "zone", "memory_mib",
-      "allow_faults", "together_kib", "load_share", "bundles", "tls", "connections",
+      "allow_faults", "checksums", "together_kib", "load_share", "bundles", "tls", "connections",
       "log", "slow_ms",
     ])
     name = try json.text("name") ?? name
@@ -232,6 +237,7 @@ public struct WorkerConfiguration: Sendable {
     zone = try json.text("zone") ?? ""
     memoryMiB = try json.integer("memory_mib", in: 0...1 << 30) ?? 0
     allowFaults = try json.boolean("allow_faults") ?? false
+    checksums = try json.boolean("checksums") ?? true
     loadShare = try json.number("load_share", in: 0.01...1) ?? loadShare
     for entry in try json.objects("holdings") {
       try entry.allow(["model", "version", "shards"])

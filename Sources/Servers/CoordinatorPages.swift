@@ -91,6 +91,8 @@ enum ClusterJSON {
       json.string(entry.release.id.version)
       json.literal(",\"shards\":")
       json.number(entry.release.shardCount)
+      json.literal(",\"fingerprint\":")
+      json.string(String(entry.release.fingerprint, radix: 16))
       json.literal(",\"published\":")
       json.boolean(entry.isPublished)
       json.literal(",\"replicas\":[")
@@ -153,6 +155,8 @@ enum ClusterJSON {
         }
         json.literal("]")
       }
+      json.literal(",\"fingerprint\":")
+      json.string(String(holding.fingerprint, radix: 16))
       json.literal("}")
     }
     json.literal("]}")

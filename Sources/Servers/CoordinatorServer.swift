@@ -130,7 +130,7 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
     server.delegate = self
     for release in store == nil ? configuration.models : [] {
       reader.source.keep(Set(configuration.models))
-      send(.loaded(try ReleaseLoading.release(release, from: reader.source)))
+      took(try ReleaseLoading.release(release, from: reader.source))
     }
   }
 
@@ -242,11 +242,17 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   private func loaded(_ id: ModelVersion, _ loaded: Result<Release, any Error>) {
     loadings.remove(id)
     switch loaded {
-    case .success(let release): send(.loaded(release))
+    case .success(let release): took(release)
     case .failure(let error):
       Log.line(configuration.name, "\(id) cannot be served: \(error)")
       send(.releaseFailed(id, why: "\(error)"))
     }
+  }
+
+  private func took(_ release: Release) {
+    var release = release
+    if !configuration.fingerprints { release.fingerprint = 0 }
+    send(.loaded(release))
   }
 
   /// Whether orders may be given at this very instant.

@@ -19,7 +19,7 @@ enum ReleaseLoading {
     try source.with(.rankers, of: id) { bundle in
       HostedRelease(
         release: id, shardCount: bundle.manifest.shards, dimension: bundle.manifest.dimension,
-        ranker: try bundle.ranker())
+        ranker: try bundle.ranker(), fingerprint: bundle.manifest.fingerprint)
     }
   }
 

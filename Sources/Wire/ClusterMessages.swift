@@ -27,6 +27,7 @@ extension WorkerStatus {
         writer.packedVarints(5, holding.loading)
         writer.packedVarints(6, holding.failed)
         writer.string(7, holding.failure)
+        writer.uint(8, holding.fingerprint)
       }
     }
     writer.uint(5, UInt64(queued))
@@ -77,6 +78,7 @@ extension WorkerStatus {
       case 5: holding.loading += try shards(&reader)
       case 6: holding.failed += try shards(&reader)
       case 7: holding.failure = try reader.string(maxBytes: Holding.failureBytes)
+      case 8: holding.fingerprint = try reader.uint()
       default: try reader.skip()
       }
     }
