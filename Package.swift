@@ -118,6 +118,9 @@ let package = Package(
       swiftSettings: testSettings),
     .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: testSettings),
     .testTarget(
+      name: "ChaosTests", dependencies: ["RankingCore", "ClusterHarness", "ClusterLoad", "ChaosEngine", "chaos"],
+      swiftSettings: testSettings),
+    .testTarget(
       name: "CommandTests",
       dependencies: [
         "RankingCore", "Bundles", "Benchmarks", "ClusterHarness", "Terminal", "ClusterLoad", "ChaosEngine", "Commands",

@@ -1,4 +1,3 @@
-import Bundles
 import ClusterHarness
 import ClusterLoad
 import Foundation
@@ -20,7 +19,7 @@ extension Command {
       Scenarios are the files of Chaos/Scenarios. Each starts processes of its own on loopback (or in network namespaces
       that go with it), and leaves nothing behind.
       """,
-    example: "chaos run kill --seed 7 --report kill.html", commands: [chaosSuite, chaosRun, chaosList],
+    example: "shortlist chaos run kill --seed 7 --report kill.html", commands: [chaosSuite, chaosRun, chaosList],
     standardCommand: "suite")
 
   private static let shared: [Option] = [
@@ -31,16 +30,25 @@ extension Command {
   ]
 
   private static let chaosRun = Command(
-    name: "run", summary: "Run scenarios, by name or file", example: "chaos run kill cut --seed 7 --report out.html",
-    options: shared, arguments: [Argument(name: "SCENARIO", help: "a name or a file", repeats: true)], signals: .own,
+    name: "run", summary: "Run scenarios, by name or file",
+    example: "shortlist chaos run kill cut --seed 7 --report out.html",
+    options: shared + [
+      .text(
+        "attach", "DIR", "hurt the cluster that `shortlist cluster up --state DIR` keeps, instead of one of its own"),
+      .flag("short", "cut short, as suite ci does"),
+    ], arguments: [Argument(name: "SCENARIO", help: "a name or a file", repeats: true)], signals: .own,
     run: { invocation in
       let library = try ScenarioLibrary(invocation.optional("scenarios"))
       return try Suite(invocation, library).run(
-        try invocation.arguments.map { try library.scenario($0) }, title: invocation.arguments.joined(separator: ", "))
+        try invocation.arguments.map {
+          let scenario = try library.scenario($0)
+          return invocation.flag("short") ? scenario.shortened : scenario
+        }, title: invocation.arguments.joined(separator: ", "))
     })
 
   private static let chaosSuite = Command(
-    name: "suite", summary: "Run a suite of scenarios (what chaos --suite does)", example: "chaos --suite ci",
+    name: "suite", summary: "Run a suite of scenarios (what chaos --suite does)",
+    example: "shortlist chaos suite --suite ci",
     options: [
       Option(
         name: "suite", kind: .choice(ScenarioLibrary.suites), placeholder: "NAME", help: "which", standard: "ci"),
@@ -55,7 +63,7 @@ extension Command {
     })
 
   private static let chaosList = Command(
-    name: "list", summary: "Show the scenarios", example: "chaos list",
+    name: "list", summary: "Show the scenarios", example: "shortlist chaos list",
     options: [.text("scenarios", "DIR", "where scenarios are, instead of Chaos/Scenarios")],
     run: { invocation in
       let library = try ScenarioLibrary(invocation.optional("scenarios"))
@@ -128,7 +136,8 @@ package struct ScenarioLibrary {
       throw CommandError("cannot read \(path)")
     }
     return try text.split(separator: "\n").filter { !$0.hasPrefix("#") }.map {
-      try scenario($0.trimmingCharacters(in: .whitespaces))
+      let scenario = try scenario($0.trimmingCharacters(in: .whitespaces))
+      return name == "ci" ? scenario.shortened : scenario
     }
   }
 }
@@ -139,12 +148,16 @@ private struct Suite {
   private let library: ScenarioLibrary
   private let executable: String
   private let interrupted = InterruptFlag()
+  private let attached: ClusterHarness.StateDirectory?
 
   init(_ invocation: Invocation, _ library: ScenarioLibrary) throws {
     self.invocation = invocation
     self.library = library
+    attached =
+      invocation.command.options.contains { $0.name == "attach" }
+      ? invocation.optional("attach").map { ClusterHarness.StateDirectory(path: $0) } : nil
     executable = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-    if let report = invocation.optional("report") { _ = try ReportKind(report) }
+    if let report = invocation.optional("report") { _ = try ReportFile(report) }
     interrupted.listen()
   }
 
@@ -205,14 +218,16 @@ private struct Suite {
     let start = Monotonic.now
     var report = RunReport(
       scenario: scenario.name, about: scenario.about, seed: seed,
-      command: "chaos run \(scenario.name) --seed \(seed)", seconds: 0, bites: scenario.bites)
+      command: "Chaos/chaos run \(scenario.name) --seed \(seed)\(scenario.isShortened ? " --short" : "")", seconds: 0,
+      bites: scenario.bites)
     let directory = place(scenario, seed)
     do {
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
       let flag = interrupted
-      let run = Run(
+      var run = Run(
         scenario, seed: seed, executable: executable, directory: directory, shimSource: library.shimSource,
         isOver: { flag.isSet }, say: { Console.warn("chaos: \(scenario.name): \($0)") })
+      run.attached = attached
       let result = try run.run()
       report.verdict = result.verdict
       report.timeline = Timeline(result.evidence)
@@ -246,27 +261,7 @@ private struct Suite {
   }
 
   private func write(_ report: ChaosReport) throws {
-    guard let path = invocation.optional("report") else { return }
-    let bytes: [UInt8]
-    switch try ReportKind(path) {
-    case .html: bytes = Array(HTMLReport.page(report).utf8)
-    case .text: bytes = Array((report.text + "\n").utf8)
-    case .json:
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-      bytes = [UInt8](try encoder.encode(report))
-    }
-    try AtomicFile.write(bytes, to: path)
-  }
-}
-
-private enum ReportKind: String {
-  case html, json, text = "txt"
-  init(_ path: String) throws {
-    guard let kind = ReportKind(rawValue: URL(fileURLWithPath: path).pathExtension.lowercased()) else {
-      throw UsageError("--report \(path): the name must end in .html, .json or .txt")
-    }
-    self = kind
+    if let path = invocation.optional("report") { try ReportFile(path).write(report) }
   }
 }
 

@@ -9,7 +9,11 @@ struct ControlGroup {
     /// Bytes.
     case memory(Int)
   }
-  private let path: String
+  /// Microseconds; a share is spent once in each period.
+  private static let period = 100_000
+  /// The kernel takes no less than a millisecond.
+  private static func quota(_ share: Double) -> Int { max(1000, Int(share * Double(period))) }
+  let path: String
   /// Where those that were in it go back to.
   private let parent: String
 
@@ -25,10 +29,10 @@ struct ControlGroup {
     }
     do {
       switch (limit, isSecond) {
-      case (.processor(let share), true): try Self.put("\(Int(share * 50_000)) 50000", in: path + "/cpu.max")
+      case (.processor(let share), true): try Self.put("\(Self.quota(share)) \(Self.period)", in: path + "/cpu.max")
       case (.processor(let share), false):
-        try Self.put("50000", in: path + "/cpu.cfs_period_us")
-        try Self.put("\(max(1000, Int(share * 50_000)))", in: path + "/cpu.cfs_quota_us")
+        try Self.put("\(Self.period)", in: path + "/cpu.cfs_period_us")
+        try Self.put("\(Self.quota(share))", in: path + "/cpu.cfs_quota_us")
       case (.memory(let bytes), true):
         try Self.put("\(bytes)", in: path + "/memory.max")
         try? Self.put("0", in: path + "/memory.swap.max")

@@ -40,7 +40,7 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   case stall
   /// `bytes_per_s` and no more.
   case drip
-  /// In pieces of at most `bytes`, as the cruellest of packet sizes.
+  /// In pieces of at most `bytes`, `gap_ms` apart.
   case slice
   /// Nothing passes: both ways, only away from the coordinator, only towards it.
   case cut
@@ -48,7 +48,7 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   case cutIn = "cut_in"
   /// The worker's end is gone, the coordinator's is not told.
   case halfOpen = "half_open"
-  /// RST on every connection.
+  /// RST on every connection, again and again.
   case reset
   /// A share `loss` of the packets is dropped (network namespaces).
   case loss
@@ -108,14 +108,14 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   /// Its numbers, each with its usual value.
   package var parameters: [String: Double] {
     switch self {
-    case .squeeze: ["share": 0.1]
+    case .squeeze: ["share": 0.02]
     case .memory: ["share": 0.5]
     case .clock: ["seconds": -7200]
     case .syncSlow: ["ms": 400]
     case .delay: ["ms": 50, "jitter_ms": 20]
     case .stall: ["loss": 0.05, "ms": 200]
     case .drip: ["bytes_per_s": 20_000]
-    case .slice: ["bytes": 7]
+    case .slice: ["bytes": 32, "gap_ms": 1]
     case .loss: ["loss": 0.05]
     default: [:]
     }

@@ -1,3 +1,4 @@
+import ClusterLoad
 import Foundation
 import Terminal
 
@@ -51,6 +52,10 @@ package struct FigureRow: Codable, Sendable {
   /// What else there is to know.
   package var remarks: [String] = []
   package var seconds = 0.0
+  /// The run that the figures are of, for a picture; not in the JSON.
+  package var timeline: Timeline?
+  /// What was done in it, and when.
+  package var moments: [FaultStory] = []
   package var pass: Bool { notes.isEmpty && figures.allSatisfy(\.pass) }
 
   private enum CodingKeys: String, CodingKey { case row, what, figures, notes, remarks, seconds, pass }
@@ -95,5 +100,30 @@ package struct FigureRow: Codable, Sendable {
     }
     let head = "\(pass ? "PASS" : "FAIL")  \(row): \(what) (\(Int(seconds)) s)"
     return ([head, table.text] + notes.map { "  ! \($0)" } + remarks.map { "  · \($0)" }).joined(separator: "\n")
+  }
+}
+
+extension FigureRow {
+  /// Has a run drawn in the report.
+  /// - Parameter moments: what was done, from when to when, counted from the run's first request.
+  package mutating func show(_ run: LoadGenerator.Run, _ moments: [(what: String, from: Duration, to: Duration)]) {
+    timeline = Timeline(run.trace)
+    self.moments = moments.enumerated().map { index, moment in
+      FaultStory(
+        number: index + 1, what: moment.what, from: moment.from, to: moment.to,
+        run.trace.samples.filter { $0.due <= moment.to && $0.end >= moment.from })
+    }
+  }
+
+  /// The row as a run of the chaos report.
+  package func report(command: String) -> RunReport {
+    var report = RunReport(
+      scenario: row, about: what, seed: 0, command: command, seconds: seconds,
+      trouble: notes.isEmpty ? nil : notes.joined(separator: "; "),
+      verdict: Verdict(
+        invariants: [], figures: figures, faults: moments,
+        requests: timeline.map { ($0.ok + $0.degraded + $0.failed).reduce(0, +) } ?? 0))
+    report.timeline = timeline
+    return report
   }
 }

@@ -33,7 +33,7 @@ package enum HTMLReport {
     let violations = report.runs.flatMap { $0.verdict?.invariants ?? [] }.reduce(0) { $0 + $1.violations }
     var html = """
       <p class="about">\(report.runs.count) run\(report.runs.count == 1 ? "" : "s"), \(faults) faults, \
-      \(requests) requests, each answer compared with the oracle; \(violations) violations.</p>
+      \(requests) requests; \(violations) violations of what must hold.</p>
       """
     guard report.runs.count > 1 else { return html }
     html += "<table><tr><th></th><th>scenario</th><th>what</th><th>faults</th><th>requests</th><th>seconds</th></tr>"
@@ -49,7 +49,7 @@ package enum HTMLReport {
 
   private static func section(_ run: RunReport, _ index: Int) -> String {
     var html = """
-      <h2 id="run\(index)">\(mark(run.passes)) \(escaped(run.scenario)), seed \(run.seed)</h2>
+      <h2 id="run\(index)">\(mark(run.passes)) \(escaped(run.scenario))\(run.seed == 0 ? "" : ", seed \(run.seed)")</h2>
       <p class="about">\(escaped(run.about))</p>
       """
     if let bites = run.bites {
@@ -73,6 +73,7 @@ package enum HTMLReport {
   }
 
   private static func invariants(_ verdict: Verdict) -> String {
+    guard !verdict.invariants.isEmpty else { return "" }
     var html = "<table><tr><th></th><th>must hold</th><th>looked at</th><th>violations</th></tr>"
     for invariant in verdict.invariants {
       html += """

@@ -22,7 +22,12 @@ struct Injector: Sendable {
   /// Whether the run has been told to stop.
   let isOver: @Sendable () -> Bool
 
-  private var cluster: LocalCluster { stage.cluster }
+  private var cluster: any ClusterHandle { stage.cluster }
+  /// For what cannot be done to every cluster.
+  private func own(_ name: String) throws -> ClusterMember {
+    guard let own = stage.own else { throw CommandError("this can be done to a cluster of its own only") }
+    return try own.member(name)
+  }
 
   /// Blocks until the fault is over and undone.
   /// - Returns: what it came to; empty for most.
@@ -34,12 +39,9 @@ struct Injector: Sendable {
       wait(until: end)
       for name in fault.victims { try comeBack(name) }
     case .terminate:
-      let exits = try fault.victims.map { try cluster.drain($0) }
+      for name in fault.victims { try cluster.end(name) }
       wait(until: end)
       for name in fault.victims { try comeBack(name) }
-      guard exits.allSatisfy({ $0 == .code(0) }) else {
-        throw CommandError("\(fault.victims.joined()) ended with \(exits.map { $0?.description ?? "nothing" })")
-      }
     case .freeze:
       for name in fault.victims { try cluster.freeze(name) }
       wait(until: end)
@@ -69,7 +71,11 @@ struct Injector: Sendable {
     case .diskFull:
       // Without the defence the disk says that all is well.
       let lies = stage.scenario.cluster.without.contains(.honestDisk)
-      try ordered(fault, until: end) { $0.diskFails(lies: lies) } undo: { $0.diskIsWell() }
+      try ordered(fault, until: end) {
+        $0.diskFails(lies: lies)
+      } undo: {
+        $0.diskIsWell()
+      }
     case .syncFails:
       try ordered(fault, until: end) {
         $0.syncFails(EIO)
@@ -88,8 +94,11 @@ struct Injector: Sendable {
       for relay in try relays(of: fault) { relay.halfOpen() }
       wait(until: end)
     case .reset:
-      for relay in try relays(of: fault) { relay.reset() }
-      wait(until: end)
+      let relays = try relays(of: fault)
+      repeat {
+        for relay in relays { relay.reset() }
+        wait(until: min(end, Monotonic.now + .milliseconds(30)))
+      } while Monotonic.now < end && !isOver()
     case .etcdKill:
       stage.etcd?.kill()
       wait(until: end)
@@ -110,7 +119,7 @@ struct Injector: Sendable {
   }
 
   /// Starts a member that is dead and waits until it says that it is ready.
-  private func comeBack(_ name: String) throws { try cluster.restart(name, cancelled: isOver) }
+  private func comeBack(_ name: String) throws { try cluster.bringBack(name, cancelled: isOver) }
 
   // MARK: Processes
 
@@ -119,7 +128,7 @@ struct Injector: Sendable {
     for name in fault.victims {
       while Monotonic.now < end, !isOver() {
         try cluster.kill(name)
-        try cluster.member(name).start()
+        try own(name).start()
         wait(until: min(end, Monotonic.now + .milliseconds(50 + generator.below(400))))
       }
       try? cluster.kill(name)
@@ -128,10 +137,8 @@ struct Injector: Sendable {
   }
 
   private func pid(_ name: String) throws -> Int32 {
-    guard let process = try cluster.member(name).process, process.isRunning else {
-      throw CommandError("\(name) does not run")
-    }
-    return process.pid
+    guard let pid = cluster.pid(of: name) else { throw CommandError("\(name) does not run") }
+    return pid
   }
 
   private func squeeze(_ fault: PlannedFault, until end: Duration) throws {
@@ -158,17 +165,21 @@ struct Injector: Sendable {
     let used = ProcessUsage(pid: try pid(name))?.anonymousBytes ?? 64 << 20
     let limit = Int(Double(used) * (fault.parameters["share"] ?? 0.5))
     let group = try ControlGroup(.memory(limit), name: "memory-\(fault.number)")
-    defer { group.remove() }
+    defer {
+      try? stage.sendToGroup(name, nil)
+      group.remove()
+    }
     var deaths = 0
     try cluster.kill(name)
+    try stage.sendToGroup(name, group)
     while Monotonic.now < end, !isOver() {
-      let member = try cluster.member(name)
+      let member = try own(name)
       try member.start()
-      try? group.add(try pid(name))
       while Monotonic.now < end, member.isRunning, !isOver() { wait(until: Monotonic.now + .milliseconds(20)) }
       if !member.isRunning { deaths += 1 }
     }
     try? cluster.kill(name)
+    try stage.sendToGroup(name, nil)
     try comeBack(name)
     if deaths == 0 { throw CommandError("\(name) lived with \(limit >> 10) KiB of the \(used >> 10) it had") }
   }
@@ -194,7 +205,7 @@ struct Injector: Sendable {
     let aside = "\(stage.directory)/aside-\(fault.number)"
     try cluster.kill(name)
     try damage(bundle, aside)
-    try cluster.member(name).start()
+    try own(name).start()
     wait(until: end)
     try? cluster.kill(name)
     try FileManager.default.removeItem(atPath: bundle)
@@ -206,7 +217,7 @@ struct Injector: Sendable {
     _ bundle: String, aside: String, _ fault: PlannedFault, _ change: (Data) -> Data
   ) throws {
     try FileManager.default.copyItem(atPath: bundle, toPath: aside)
-    let shards = try cluster.member(fault.victims[0]).shards
+    let shards = try own(fault.victims[0]).shards
     guard !shards.isEmpty else { throw CommandError("\(fault.victims[0]) holds nothing") }
     let shard = shards[fault.number % shards.count]
     let path = bundle + "/" + String(format: "shard-%04d.slice", shard)
@@ -216,9 +227,9 @@ struct Injector: Sendable {
 
   private static func flipped(_ whole: Data) -> Data {
     var bytes = whole
-    // In the middle of the vectors, where nothing but a checksum would notice.
-    let place = bytes.startIndex + bytes.count / 2
-    bytes[place] ^= 0x10
+    // The highest bit of the exponent of some number in the middle of the vectors: nothing but a checksum would notice.
+    let place = bytes.startIndex + bytes.count / 2 / 4 * 4 + 3
+    bytes[place] ^= 0x40
     return bytes
   }
 
@@ -264,7 +275,7 @@ struct Injector: Sendable {
     case .delay: (weather.delay, weather.jitter) = (milliseconds("ms"), milliseconds("jitter_ms"))
     case .stall: (weather.lossShare, weather.stall) = (fault.parameters["loss"] ?? 0, milliseconds("ms"))
     case .drip: weather.bytesPerSecond = fault.parameters["bytes_per_s"]
-    case .slice: weather.sliceMax = fault.parameters["bytes"].map { Int($0) }
+    case .slice: (weather.sliceMax, weather.gap) = (fault.parameters["bytes"].map { Int($0) }, milliseconds("gap_ms"))
     case .cutOut: weather.isCutOut = true
     case .cutIn: weather.isCutIn = true
     default: (weather.isCutOut, weather.isCutIn) = (true, true)
@@ -275,7 +286,7 @@ struct Injector: Sendable {
     case .delay: (weather.delay, weather.jitter) = (.zero, .zero)
     case .stall: (weather.lossShare, weather.stall) = (0, .zero)
     case .drip: weather.bytesPerSecond = nil
-    case .slice: weather.sliceMax = nil
+    case .slice: (weather.sliceMax, weather.gap) = (nil, .zero)
     default: (weather.isCutOut, weather.isCutIn) = (false, false)
     }
   }

@@ -23,7 +23,8 @@ package struct Invariant: Codable, Sendable, Equatable {
 package struct FaultStory: Codable, Sendable, Equatable {
   package var number: Int
   package var what: String
-  package var kind: FaultKind
+  /// nil = of no scenario.
+  package var kind: FaultKind?
   /// Seconds from the first request.
   package var began: Double
   package var ended: Double
@@ -37,6 +38,17 @@ package struct FaultStory: Codable, Sendable, Equatable {
   package var failed: Int
   package var outcome: String
   package var trouble: String?
+}
+
+extension FaultStory {
+  /// What is known where nobody watched the cluster.
+  init(number: Int, what: String, from: Duration, to: Duration, _ meanwhile: [LoadTrace.Sample]) {
+    self.init(
+      number: number, what: what, began: rounded(from / .seconds(1)), ended: rounded(to / .seconds(1)),
+      slowestMilliseconds: meanwhile.map { inMilliseconds($0.latency) }.max() ?? 0,
+      degraded: meanwhile.count { $0.outcome == .degraded }, failed: meanwhile.count { $0.outcome == .failed },
+      outcome: "")
+  }
 }
 
 package struct Verdict: Codable, Sendable {
@@ -58,6 +70,9 @@ package struct Judge {
   static let timeout: Duration = .milliseconds(500)
   /// The tick of the design, and what a client on the same busy cores needs to hear of it.
   static let slack: Duration = .milliseconds(5 + 95)
+  /// In seconds: how long after a fault its victim may be missed, unless the scenario is stricter. One that is never
+  /// taken back must not excuse what comes of it.
+  static let returnsWithin = 10.0
   /// How long a client takes to find a coordinator again.
   static let clientReturns: Duration = .milliseconds(1500)
   /// Tokens that may be saved up: of hedges; of retries, with what a lost connection owed.
@@ -66,13 +81,15 @@ package struct Judge {
   private static let examplesMax = 5
 
   private let evidence: Evidence
-  private let check: AnswerCheck
+  private let check: AnswerReader
   /// By coordinator.
   private let lost: [[Span]]
   private let coordinatorAway: [[Span]]
 
-  /// - Parameter check: knows the bundles and the requests of the load.
-  package init(_ evidence: Evidence, check: AnswerCheck) {
+  /// Says what is wrong with the answer to a request, by its number; nil = nothing.
+  package typealias AnswerReader = (_ number: Int, _ body: [UInt8]) throws -> String?
+
+  package init(_ evidence: Evidence, check: @escaping AnswerReader) {
     self.evidence = evidence
     self.check = check
     let coordinators = 0..<evidence.scenario.cluster.coordinators
@@ -99,7 +116,7 @@ package struct Judge {
     var (right, versions) = (Finding("answer = oracle over the shards it names"), Finding("one version in an answer"))
     let answered = evidence.requests.filter { !$0.body.isEmpty }
     for (index, request) in answered.enumerated() {
-      let wrong = try check.wrong(number: request.number, body: request.body)
+      let wrong = try check(request.number, request.body)
       let isOfNobody = wrong?.hasPrefix("made from") ?? false
       versions.note(isOfNobody ? wrong : nil)
       right.note(isOfNobody ? nil : wrong)
@@ -251,6 +268,11 @@ package struct Judge {
     for (index, line) in history.enumerated() {
       finding.note(line.sequence == history[0].sequence + index ? nil : "line \(index + 1) is number \(line.sequence)")
     }
+    // A rollout begins once and is given up once.
+    for (name, lines) in Dictionary(grouping: history, by: { "\($0.rollout) to \($0.to)" })
+    where name.hasSuffix(" to load") || name.hasSuffix(" to rolling_back") {
+      finding.note(lines.count == 1 ? nil : "\(name): \(lines.count) times")
+    }
     for said in evidence.acknowledged {
       let lines = history.filter { $0.sequence == said.sequence }
       let isThere = lines.count == 1 && lines[0].rollout == said.rollout && lines[0].to == said.to
@@ -297,9 +319,9 @@ package struct Judge {
 
   private static func downsMax(_ kind: FaultKind) -> Int {
     switch kind {
-    case .restarts, .memory: .max
+    case .restarts, .memory, .reset: .max
     case .swap, .flip, .truncate: 3
-    case .reset, .squeeze, .stall, .drip, .loss, .clock: 1
+    case .squeeze, .stall, .drip, .loss, .clock: 1
     default: kind.takesAway ? 1 : 0
     }
   }
@@ -331,9 +353,12 @@ package struct Judge {
   static func lost(_ evidence: Evidence, _ coordinator: Int) -> [Span] {
     let samples = evidence.samples.filter { $0.coordinator == coordinator }
     let away = evidence.holdings.indices.map { worker -> [Span] in
-      evidence.faults.filter { $0.planned.kind.takesAway && struck($0, worker, coordinator, of: evidence.holdings.count) }.map { fault in
+      evidence.faults.filter {
+        $0.planned.kind.takesAway && struck($0, worker, coordinator, of: evidence.holdings.count)
+      }.map { fault in
         let back = samples.first { $0.at >= fault.ended && $0.workers?[worker] == .up }
-        return fault.began...max(fault.ended, back?.at ?? evidence.end)
+        let returns = fault.ended + .seconds(evidence.scenario.limits.healedSeconds ?? returnsWithin)
+        return fault.began...max(fault.ended, min(returns, back?.at ?? evidence.end))
       }
     }
     var lost: [Span] = []
@@ -359,7 +384,8 @@ package struct Judge {
         && $0.planned.victims.contains("c\(coordinator + 1)")
     }.map { fault in
       let back = samples.first { $0.at >= fault.ended && $0.isWhole }
-      return fault.began...(max(fault.ended, back?.at ?? evidence.end) + clientReturns)
+      let returns = fault.ended + .seconds(returnsWithin)
+      return fault.began...(max(fault.ended, min(returns, back?.at ?? evidence.end)) + clientReturns)
     }
   }
 
@@ -405,7 +431,7 @@ package struct Judge {
     var figures = [Figure("R, p99 when healthy", healthy, "ms"), Figure("p99 under faults", during, "ms")]
     if let ratio = limits.p99Ratio { figures.append(Figure("p99 ÷ R", during / healthy, "", .atMost(ratio))) }
     if let plus = limits.p99Plus { figures.append(Figure("p99 − R", during - healthy, "ms", .atMost(plus))) }
-    let taking = stories.filter { $0.kind.takesAway && $0.trouble == nil }
+    let taking = stories.filter { ($0.kind?.takesAway ?? false) && $0.trouble == nil }
     let slowest = taking.map(\.slowestMilliseconds).max()
     if let slowest {
       figures.append(
@@ -413,7 +439,7 @@ package struct Judge {
           "slowest request around a fault", slowest, "ms", limits.slowestMilliseconds.map { .atMost($0) } ?? .none))
     }
     // A fault that was over sooner need not have been noticed.
-    let noticeable = taking.filter { $0.ended - $0.began >= 1.5 && Self.isNoticed($0.kind) }
+    let noticeable = taking.filter { $0.ended - $0.began >= 1.5 && ($0.kind.map(Self.isNoticed) ?? false) }
     if !noticeable.isEmpty {
       let worst = noticeable.map { $0.noticed ?? .infinity }.max() ?? 0
       figures.append(

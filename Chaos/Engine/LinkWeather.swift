@@ -15,6 +15,8 @@ package struct LinkWeather: Sendable, Equatable {
   package var stall: Duration = .zero
   package var bytesPerSecond: Double?
   package var sliceMax: Int?
+  /// Between two pieces.
+  package var gap: Duration = .zero
   /// From the coordinator to the worker, and back: nothing leaves.
   package var isCutOut = false
   package var isCutIn = false
@@ -61,9 +63,9 @@ package struct Lane: Sendable {
     let piece = pieces[head]
     guard piece.from <= now else { return nil }
     var length = piece.count
+    guard pacedTo <= now else { return nil }
     if let slice = weather.sliceMax { length = min(length, max(1, slice)) }
     if let speed = weather.bytesPerSecond {
-      guard pacedTo <= now else { return nil }
       // In steps of some 10 ms.
       length = min(length, max(1, Int(speed / 100)))
     }
@@ -73,7 +75,8 @@ package struct Lane: Sendable {
   package mutating func sent(_ count: Int, now: Duration, _ weather: LinkWeather) {
     guard count > 0 else { return }
     waiting -= count
-    if let speed = weather.bytesPerSecond { pacedTo = max(pacedTo, now) + .seconds(Double(count) / speed) }
+    pacedTo = now + weather.gap
+    if let speed = weather.bytesPerSecond { pacedTo += .seconds(Double(count) / speed) }
     if count == pieces[head].count {
       head += 1
       if head > 64, head * 2 > pieces.count {
@@ -88,7 +91,7 @@ package struct Lane: Sendable {
   /// When `next` may have something again; nil = not before something else happens.
   package func wakeAt(_ weather: LinkWeather) -> Duration? {
     guard head < pieces.count, !isCut(weather) else { return nil }
-    return weather.bytesPerSecond == nil ? pieces[head].from : max(pieces[head].from, pacedTo)
+    return max(pieces[head].from, pacedTo)
   }
 
   package var isFull: Bool { waiting >= Self.waitingMax }

@@ -115,10 +115,12 @@ private final class RelayLoop {
         var count: eventfd_t = 0
         eventfd_read(orders.wakeUp, &count)
       }
+      // What was told while nothing moved counts for what moves now.
+      let weather = orders.current.weather
       // Later pairs first, so that one that ends does not shift those still to be looked at.
       for index in pairs.indices.reversed() {
         let (client, worker) = (watched[2 + 2 * index].revents, watched[3 + 2 * index].revents)
-        if !serve(&pairs[index], client, worker, state.weather) { end(pairs.remove(at: index), abruptly: false) }
+        if !serve(&pairs[index], client, worker, weather) { end(pairs.remove(at: index), abruptly: false) }
       }
       if watched[1].revents != 0 { accept() }
     }

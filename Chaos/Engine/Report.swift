@@ -66,39 +66,27 @@ package struct Timeline: Codable, Sendable {
     package var health: String
   }
 
+  /// One request, as far as the picture goes.
+  private struct Dot {
+    var due: Duration
+    var latency: Duration
+    var outcome: LoadTrace.Outcome
+    /// Of the items; nil = not known.
+    var share: Double?
+  }
+
   package init(_ evidence: Evidence) {
-    length = evidence.end / .seconds(1)
-    baseline = evidence.baseline / .seconds(1)
-    bucket = Swift.max(0.25, length / 480)
-    let count = Swift.max(1, Int((length / bucket).rounded(.up)))
-    ok = Array(repeating: 0, count: count)
-    (degraded, failed) = (ok, ok)
-    var latencies = Array(repeating: [Double](), count: count)
-    var least = [Double?](repeating: nil, count: count)
-    for request in evidence.requests {
-      let index = Swift.min(count - 1, Swift.max(0, Int(request.due / .seconds(1) / bucket)))
-      switch request.outcome {
-      case .ok: ok[index] += 1
-      case .degraded: degraded[index] += 1
-      case .failed: failed[index] += 1
-      }
-      guard !request.body.isEmpty else { continue }
-      latencies[index].append(inMilliseconds(request.latency))
-      let share = request.outcome == .degraded ? Self.coverage(request.body) : 1
-      least[index] = Swift.min(least[index] ?? 1, share)
+    let dots = evidence.requests.map { request in
+      let outcome: LoadTrace.Outcome =
+        switch request.outcome {
+        case .ok: .ok
+        case .degraded: .degraded
+        case .failed: .failed
+        }
+      let share = outcome == .ok ? 1 : outcome == .degraded ? AnswerShare.items(request.body) : nil
+      return Dot(due: request.due, latency: request.latency, outcome: outcome, share: share)
     }
-    coverage = least
-    (p50, p99, max) = ([], [], [])
-    for all in latencies {
-      let sorted = all.sorted()
-      func quantile(_ share: Double) -> Double? {
-        sorted.isEmpty ? nil : sorted[Swift.min(sorted.count - 1, Int(share * Double(sorted.count)))]
-      }
-      p50.append(quantile(0.5))
-      p99.append(quantile(0.99))
-      max.append(sorted.last)
-    }
-    lanes = []
+    self.init(dots, length: evidence.end, baseline: evidence.baseline)
     for coordinator in 0..<evidence.scenario.cluster.coordinators {
       let samples = evidence.samples.filter { $0.coordinator == coordinator }
       for worker in evidence.holdings.indices {
@@ -107,6 +95,40 @@ package struct Timeline: Codable, Sendable {
             coordinator: "c\(coordinator + 1)", worker: "w\(worker + 1)",
             spans: Self.spans(samples, worker, end: length)))
       }
+    }
+  }
+
+  /// Of a load that nobody watched the cluster under.
+  package init(_ trace: LoadTrace) {
+    let dots = trace.samples.map { Dot(due: $0.due, latency: $0.latency, outcome: $0.outcome) }
+    self.init(dots, length: trace.samples.map(\.end).max() ?? .zero, baseline: .zero)
+  }
+
+  private init(_ dots: [Dot], length: Duration, baseline: Duration) {
+    self.length = length / .seconds(1)
+    self.baseline = baseline / .seconds(1)
+    bucket = Swift.max(0.25, self.length / 480)
+    let count = Swift.max(1, Int((self.length / bucket).rounded(.up)))
+    ok = Array(repeating: 0, count: count)
+    (degraded, failed, lanes) = (ok, ok, [])
+    coverage = Array(repeating: nil, count: count)
+    (p50, p99, max) = (coverage, coverage, coverage)
+    var latencies = Array(repeating: [Double](), count: count)
+    for dot in dots {
+      let index = Swift.min(count - 1, Swift.max(0, Int(dot.due / .seconds(1) / bucket)))
+      switch dot.outcome {
+      case .ok: ok[index] += 1
+      case .degraded: degraded[index] += 1
+      case .failed: failed[index] += 1
+      }
+      if dot.outcome != .failed { latencies[index].append(inMilliseconds(dot.latency)) }
+      if let share = dot.share { coverage[index] = Swift.min(coverage[index] ?? 1, share) }
+    }
+    for (index, all) in latencies.enumerated() where !all.isEmpty {
+      let sorted = all.sorted()
+      p50[index] = sorted[sorted.count / 2]
+      p99[index] = sorted[sorted.count * 99 / 100]
+      max[index] = sorted[sorted.count - 1]
     }
   }
 
@@ -121,8 +143,6 @@ package struct Timeline: Codable, Sendable {
     }
     return spans
   }
-
-  private static func coverage(_ body: [UInt8]) -> Double { AnswerShare.items(body) }
 }
 
 extension ChaosReport {

@@ -19,9 +19,9 @@ final class RolloutHand: Sendable {
   }
 
   init(_ stage: Stage, now: @escaping @Sendable () -> Duration) {
-    admins = stage.cluster.coordinators.compactMap(\.admin)
-    model = stage.bundle.release.model
-    usual = stage.bundle.release.version
+    admins = stage.cluster.coordinators.map(\.admin)
+    model = stage.model
+    usual = stage.version
     guardsOff = stage.scenario.cluster.without.contains(.guards)
     self.now = now
   }
@@ -98,21 +98,35 @@ final class RolloutHand: Sendable {
     let deadline = Monotonic.now + limit
     let serving = try waitForReport(deadline) { $0[model] }.serving
     let wanted = version ?? (serving == usual ? Stage.other : usual)
-    let start = try say([
-      "action": "start", "version": wanted, "again": true, "settings": settings(poison: version == Stage.poison),
-    ])
+    let rollout = try start(wanted, deadline)
     if let abortAfter {
       Monotonic.wait(until: Monotonic.now + abortAfter)
       // It may have ended meanwhile.
       _ = try? say(["action": "abort", "why": "second thoughts"], limit: .seconds(2))
     }
-    let last = try waitForReport(deadline) { report in report[model]?.last.flatMap { $0.id == start.rollout ? $0 : nil }
+    let last = try waitForReport(deadline) { report in report[model]?.last.flatMap { $0.id == rollout ? $0 : nil }
     }
     if version == Stage.poison {
-      state.withLock { $0.poisoned.append((start.rollout, last.outcome == "done")) }
+      state.withLock { $0.poisoned.append((rollout, last.outcome == "done")) }
       if last.outcome == "done" { _ = try? say(["action": "start", "version": usual, "again": true]) }
     }
     return last.outcome == "done" ? "done" : "\(last.outcome): \(last.why)"
+  }
+
+  /// Starts a rollout, be it that the coordinator died between taking the command and saying so: then it is under way
+  /// already, and was not acknowledged.
+  /// - Returns: its id.
+  private func start(_ version: String, _ deadline: Duration) throws -> String {
+    let fields: [String: Any] = [
+      "action": "start", "version": version, "again": true, "settings": settings(poison: version == Stage.poison),
+    ]
+    while true {
+      do { return try say(fields, limit: .zero).rollout } catch {
+        if let under = try? report()[model]?.rollout, under.to == version, under.who == "chaos" { return under.id }
+        guard Monotonic.now < deadline else { throw error }
+      }
+      Monotonic.wait(until: Monotonic.now + .milliseconds(50))
+    }
   }
 
   private func waitForReport<Value>(

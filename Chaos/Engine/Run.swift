@@ -19,6 +19,8 @@ package struct Run {
   package let executable: String
   package let directory: String
   package let shimSource: String
+  /// Where a cluster is that is to be used instead of one of its own.
+  package var attached: ClusterHarness.StateDirectory?
   /// Whether somebody wants it to end.
   package let isOver: @Sendable () -> Bool
   package let say: @Sendable (String) -> Void
@@ -41,36 +43,42 @@ package struct Run {
     self.say = say
   }
 
-  static let warmUp: Duration = .seconds(4)
+  static let warmUp: Duration = .seconds(3)
   /// How long a cluster may take to be whole after its last fault.
   static let wholeLimit: Duration = .seconds(90)
-  static let requestsCount = 400
 
   package func run() throws -> Result {
-    say("starting \(scenario.cluster.workers) workers")
-    let stage = try Stage(
-      scenario, seed: seed, executable: executable, directory: directory, shimSource: shimSource, cancelled: isOver)
+    let stage = try stage()
     var evidence: Evidence
     do {
       defer { stage.stop() }
       evidence = try measure(stage)
     }
-    let bundles = try FileManager.default.contentsOfDirectory(
-      atPath: "\(stage.bundle.store)/\(stage.bundle.release.model)")
-    let check = AnswerCheck(
-      bundles: bundles.map { stage.bundle.place(of: $0) },
-      requests: stage.bundle.requests(Self.requestsCount, mixed: true))
-    let judge = Judge(evidence, check: check)
+    let versions = "\(stage.store)/\(stage.model)"
+    let bundles = try FileManager.default.contentsOfDirectory(atPath: versions).map { "\(versions)/\($0)" }
+    let check = AnswerCheck(bundles: bundles, requests: stage.requests)
+    let judge = Judge(evidence, check: check.wrong)
     let progress = ProgressLine("comparing answers with the oracle")
     let verdict = try judge.verdict { progress.update($0, of: $1) }
     progress.finish()
     return Result(evidence: evidence, verdict: verdict)
   }
 
+  private func stage() throws -> Stage {
+    if let attached { return try Stage(scenario, attachedTo: attached, directory: directory) }
+    say("starting \(scenario.cluster.workers) workers")
+    return try Stage(
+      scenario, seed: seed, executable: executable, directory: directory, shimSource: shimSource, cancelled: isOver)
+  }
+
   private func measure(_ stage: Stage) throws -> Evidence {
     let watch = Watch(stage.cluster, replicas: scenario.cluster.replicas)
+    // An attached cluster has as many as it has.
+    var actual = scenario
+    actual.cluster.workers = stage.cluster.workers.count
+    actual.cluster.coordinators = stage.cluster.coordinators.count
     var evidence = Evidence(
-      scenario: scenario, seed: seed, holdings: stage.holdings, shards: SyntheticBundle.shards)
+      scenario: actual, seed: seed, holdings: stage.holdings, shards: (stage.holdings.joined().max() ?? -1) + 1)
     do {
       try wait(for: "a whole cluster", limit: Self.wholeLimit) { watch.isWhole(since: .zero) }
       _ = try load(stage, for: Self.warmUp, into: nil).map { try $0.result() }
@@ -90,7 +98,7 @@ package struct Run {
     let loads = try load(stage, for: most, into: ends)
     let hand = RolloutHand(stage) { watch.now }
     let injector = Injector(stage: stage, rollouts: hand, isOver: isOver)
-    let plan = scenario.schedule(seed: seed, holdings: stage.holdings)
+    let plan = evidence.scenario.schedule(seed: seed, holdings: stage.holdings)
     let log = FaultLog()
     Monotonic.wait(until: begin + evidence.baseline)
     say("\(plan.count) faults in \(Int(scenario.seconds)) s")
@@ -116,10 +124,9 @@ package struct Run {
   /// A share of the load for every coordinator.
   private func load(_ stage: Stage, for duration: Duration, into log: EndLog?) throws -> [BackgroundLoad] {
     let coordinators = stage.cluster.coordinators
-    let requests = stage.bundle.requests(Self.requestsCount, mixed: true)
     return try coordinators.enumerated().map { index, coordinator in
       var generator = LoadGenerator(
-        server: try ServerURL(coordinator.url), endpoint: .recommend, requests: requests,
+        server: try ServerURL(coordinator.url), endpoint: .recommend, requests: stage.requests,
         rate: scenario.rate / Double(coordinators.count), duration: duration, poisson: true,
         seed: seed &+ UInt64(index), connections: 2, outstandingMax: 5000, limit: .seconds(3))
       if let log { generator.ended = { log.add($0, coordinator: index) } }

@@ -31,6 +31,7 @@ package struct Scenario: Codable, Sendable, Equatable {
   /// What must be violated: the beginning of the name of an invariant or a figure. For scenarios whose cluster is
   /// `without` a defence, to see that the fault bites and that the judge sees it; nil = nothing may be violated.
   package var bites: String?
+  package var isShortened = false
 
   /// The cluster it runs on.
   package struct Shape: Codable, Sendable, Equatable {
@@ -128,6 +129,17 @@ extension Scenario {
   }
 }
 
+extension Scenario {
+  /// The same, in so little time that ten of them can run before every change; the limits stay.
+  package var shortened: Scenario {
+    var short = self
+    short.seconds = min(seconds, 10)
+    short.baselineSeconds = min(baselineSeconds, 3)
+    short.isShortened = true
+    return short
+  }
+}
+
 extension Scenario.Shape {
   fileprivate init(_ fields: Fields?) throws {
     guard let fields else { return }
@@ -193,7 +205,8 @@ extension Scenario.FaultLine {
     case .split:
       try need(shape.relays || shape.namespaces, "{\"relays\": true} or \"namespaces\"")
       try need(shape.coordinators > 1, "{\"coordinators\": 2} or more")
-    case .etcdCut: try need(shape.etcd && (shape.relays || shape.namespaces), "\"etcd\", and \"relays\" or \"namespaces\"")
+    case .etcdCut:
+      try need(shape.etcd && (shape.relays || shape.namespaces), "\"etcd\", and \"relays\" or \"namespaces\"")
     case .loss: try need(shape.namespaces, "{\"namespaces\": true}")
     case .etcdKill, .etcdFreeze: try need(shape.etcd, "{\"etcd\": true}")
     case .rollout, .abort, .poison: try need(shape.rollouts, "{\"rollouts\": true}")

@@ -14,8 +14,15 @@ import Terminal
 
 package final class Stage: Sendable {
   let scenario: Scenario
-  let bundle: SyntheticBundle
-  let cluster: LocalCluster
+  let cluster: any ClusterHandle
+  /// The same, if the engine started it.
+  let own: LocalCluster?
+  let model: String
+  /// The version that serves before anything is rolled out.
+  let version: String
+  let store: String
+  /// What is asked.
+  let requests: [[UInt8]]
   let etcd: EtcdProcess?
   let relays: RelayBoard
   /// By member; empty unless the scenario needs them.
@@ -41,7 +48,9 @@ package final class Stage: Sendable {
     self.directory = directory
     let kinds = Set(scenario.faults.map(\.kind))
     let shape = scenario.cluster
-    bundle = try SyntheticBundle(in: directory, .checked)
+    let bundle = try SyntheticBundle(in: directory, .checked)
+    (store, model, version) = (bundle.store, bundle.release.model, bundle.release.version)
+    requests = bundle.requests(Self.requestsCount, mixed: true)
     if shape.rollouts { try bundle.addVersion(Self.other) }
     if kinds.contains(.poison) { try bundle.addVersion(Self.poison, .permuted) }
     otherContents = kinds.contains(.swap) ? try Self.otherContents(bundle, directory) : nil
@@ -97,8 +106,10 @@ package final class Stage: Sendable {
       }
     }
     let (environments, ownStores) = (orders.mapValues(\.environment), stores)
+    let isGrouped = kinds.contains(.memory)
     options.ground = { name in
       var ground = MemberGround()
+      if isGrouped { ground.prefix = Self.groupPrefix(name, directory) }
       ground.environment = environments[name] ?? [:]
       ground.store = ownStores[name]
       if let network {
@@ -116,7 +127,52 @@ package final class Stage: Sendable {
       }
     }
     options.readyLimit = .seconds(90)
-    cluster = try LocalCluster(options, cancelled: cancelled)
+    let local = try LocalCluster(options, cancelled: cancelled)
+    own = local
+    cluster = OwnCluster(cluster: local)
+  }
+
+  /// A cluster that is there.
+  /// - Throws: when the scenario needs something that only a cluster of its own has.
+  init(_ scenario: Scenario, attachedTo place: ClusterHarness.StateDirectory, directory: String) throws {
+    for line in scenario.faults where !AttachedCluster.kinds.contains(line.kind) || line.on == .pair {
+      throw CommandError(
+        "--attach: \(line.kind.rawValue) on \(line.on.rawValue) cannot be done to a cluster that is there")
+    }
+    let attached = try AttachedCluster(place)
+    self.scenario = scenario
+    self.directory = directory
+    (store, model, version) = (attached.state.store, attached.state.model, attached.state.version)
+    requests = try Self.ownRequests(of: "\(store)/\(model)/\(version)")
+    (cluster, own, etcd, namespaces, otherContents) = (attached, nil, nil, nil, nil)
+    (orders, relays) = ([:], RelayBoard(seed: 0))
+  }
+
+  /// The requests that a bundle brings along.
+  private static func ownRequests(of bundle: String) throws -> [[UInt8]] {
+    let lines = try Bundles.Bundle.open(bundle).warmup().split(separator: UInt8(ascii: "\n"))
+    let requests = lines.compactMap { line -> [UInt8]? in
+      guard var object = try? JSONSerialization.jsonObject(with: Data(line)) as? [String: Any] else { return nil }
+      object["expect"] = nil
+      return (try? JSONSerialization.data(withJSONObject: object)).map { [UInt8]($0) }
+    }
+    guard !requests.isEmpty else { throw CommandError("\(bundle) brings no requests along (warmup.jsonl)") }
+    return requests
+  }
+
+  private static let requestsCount = 400
+
+  /// Words before a command line that put the process into the control group whose file of processes is named in a
+  /// file, if there is one, before it takes any memory.
+  private static func groupPrefix(_ name: String, _ directory: String) -> [String] {
+    let script = "[ ! -s \"$1\" ] || echo $$ > \"$(cat \"$1\")\"; shift; exec \"$@\""
+    return ["/bin/sh", "-c", script, "sh", groupFile(name, directory)]
+  }
+  private static func groupFile(_ name: String, _ directory: String) -> String { "\(directory)/group-\(name)" }
+  /// From its next start on a member runs in a control group; nil = in none.
+  func sendToGroup(_ name: String, _ group: ControlGroup?) throws {
+    let text = group.map { $0.path + "/cgroup.procs" } ?? ""
+    try Data(text.utf8).write(to: URL(fileURLWithPath: Self.groupFile(name, directory)))
   }
 
   /// The ends of the links that a fault is about: coordinator and worker, or coordinator and etcd.
@@ -135,14 +191,14 @@ package final class Stage: Sendable {
 
   /// Where a worker's own copy of the serving bundle lies.
   func ownBundle(of worker: String) -> String? {
-    (try? cluster.member(worker))?.ground.store.map { "\($0)/\(bundle.release.model)/\(bundle.release.version)" }
+    (try? own?.member(worker))?.ground.store.map { "\($0)/\(model)/\(version)" }
   }
 
   /// The shards of each worker.
   var holdings: [[Int]] { cluster.workers.map(\.shards) }
 
   func stop() {
-    cluster.stop()
+    own?.stop()
     etcd?.kill()
     relays.close()
     namespaces?.remove()

@@ -36,7 +36,8 @@ struct TimelinePicture {
     var body = ""
     var y = title.isEmpty ? 8.0 : 34.0
     if !title.isEmpty {
-      body += "<text x=\"\(n(Self.left))\" y=\"20\" font-size=\"15\" font-weight=\"600\">\(HTMLReport.escaped(title))</text>"
+      body +=
+        "<text x=\"\(n(Self.left))\" y=\"20\" font-size=\"15\" font-weight=\"600\">\(HTMLReport.escaped(title))</text>"
     }
     let top = y
     let labels = labelRows()
@@ -49,11 +50,14 @@ struct TimelinePicture {
     rows += name("latency ms", y + 48)
     rows += latency(y, 92)
     y += 106
-    rows += name("coverage", y + 20)
-    rows += coverage(y, 34)
-    y += 46
+    if timeline.coverage.contains(where: { $0 != nil }) {
+      rows += name("coverage", y + 20)
+      rows += coverage(y, 34)
+      y += 46
+    }
     for lane in timeline.lanes {
-      let label = timeline.lanes.contains { $0.coordinator != lane.coordinator }
+      let label =
+        timeline.lanes.contains { $0.coordinator != lane.coordinator }
         ? "\(lane.coordinator) sees \(lane.worker)" : lane.worker
       rows += name(label, y + 10)
       for span in lane.spans {
@@ -163,17 +167,21 @@ struct TimelinePicture {
   }
 
   private func line(_ y: Double, _ colour: String = "#c9cfd6") -> String {
-    "<line x1=\"\(n(Self.left))\" x2=\"\(n(Self.width - Self.right))\" y1=\"\(n(y))\" y2=\"\(n(y))\" stroke=\"\(colour)\"/>"
+    "<line x1=\"\(n(Self.left))\" x2=\"\(n(Self.width - Self.right))\" y1=\"\(n(y))\" y2=\"\(n(y))\" "
+      + "stroke=\"\(colour)\"/>"
   }
   private func tick(_ text: String, _ y: Double) -> String {
-    "<text x=\"\(n(Self.left - 3))\" y=\"\(n(y))\" text-anchor=\"end\" font-size=\"8.5\" fill=\"#8b95a3\">\(text)</text>"
+    "<text x=\"\(n(Self.left - 3))\" y=\"\(n(y))\" text-anchor=\"end\" font-size=\"8.5\" "
+      + "fill=\"#8b95a3\">\(text)</text>"
   }
 
   private func axis(_ y: Double) -> String {
-    let step = [1.0, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200].first { timeline.length / $0 <= 14 } ?? 14_400
+    let step =
+      [1.0, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200].first { timeline.length / $0 <= 14 } ?? 14_400
     var svg = ""
     for mark in stride(from: 0, through: timeline.length, by: step) {
-      svg += "<text x=\"\(n(x(mark)))\" y=\"\(n(y + 10))\" text-anchor=\"middle\" fill=\"#5b6675\">\(Int(mark)) s</text>"
+      svg +=
+        "<text x=\"\(n(x(mark)))\" y=\"\(n(y + 10))\" text-anchor=\"middle\" fill=\"#5b6675\">\(Int(mark)) s</text>"
     }
     let healthy = x(timeline.baseline)
     return svg + "<line x1=\"\(n(healthy))\" x2=\"\(n(healthy))\" y1=\"8\" y2=\"\(n(y))\" stroke=\"#8b95a3\" "
@@ -185,11 +193,14 @@ struct TimelinePicture {
     var at = Self.left
     let seen = Set(timeline.lanes.flatMap { $0.spans.map(\.health) })
     let entries =
-      [("complete", "#a9d8b8"), ("degraded", "#f0a13c"), ("failed", "#d9534a"), ("p50", "#2f6fb3"), ("p99", "#7b4fb0"),
-        ("slowest", "#d7c3e8")]
+      [
+        ("complete", "#a9d8b8"), ("degraded", "#f0a13c"), ("failed", "#d9534a"), ("p50", "#2f6fb3"), ("p99", "#7b4fb0"),
+        ("slowest", "#d7c3e8"),
+      ]
       + Self.colours.keys.sorted().filter { seen.contains($0) }.map { ("worker \($0)", Self.colours[$0] ?? "") }
     for (text, colour) in entries {
-      svg += rect(at, y, 10, 9, colour) + "<text x=\"\(n(at + 14))\" y=\"\(n(y + 8.5))\" fill=\"#5b6675\">\(text)</text>"
+      svg +=
+        rect(at, y, 10, 9, colour) + "<text x=\"\(n(at + 14))\" y=\"\(n(y + 8.5))\" fill=\"#5b6675\">\(text)</text>"
       at += Double(text.count) * 6 + 30
     }
     return svg

@@ -9,7 +9,7 @@ package final class Watch: Sendable {
   static let interval: Duration = .milliseconds(50)
   static let countsInterval: Duration = .seconds(1)
 
-  private let cluster: LocalCluster
+  private let cluster: any ClusterHandle
   private let replicas: Int
   private let state = Mutex(State())
   private let over = DispatchGroup()
@@ -24,7 +24,7 @@ package final class Watch: Sendable {
     var isOver = false
   }
 
-  init(_ cluster: LocalCluster, replicas: Int) {
+  init(_ cluster: any ClusterHandle, replicas: Int) {
     self.cluster = cluster
     self.replicas = replicas
     for index in cluster.coordinators.indices {
@@ -78,7 +78,7 @@ package final class Watch: Sendable {
     var due = Monotonic.now
     var countsDue = due
     while !state.withLock({ $0.isOver }) {
-      let report = try? ClusterReport.fetch(coordinator.admin ?? "", limit: .milliseconds(400))
+      let report = try? ClusterReport.fetch(coordinator.admin, limit: .milliseconds(400))
       let sample = sample(report, index)
       var counts: Evidence.Counts?
       if Monotonic.now >= countsDue {
@@ -91,7 +91,7 @@ package final class Watch: Sendable {
         state.newest[index] = sample
         // One that was being fetched when time began again is of before.
         if let counts, counts.at <= Monotonic.now - state.start { state.counts.append(counts) }
-        state.unasked += ends.map { (Monotonic.now - state.start, $0.message) }
+        state.unasked += ends.map { (Monotonic.now - state.start, $0) }
       }
       due = max(due + Self.interval, Monotonic.now)
       Monotonic.wait(until: due)
@@ -114,9 +114,11 @@ package final class Watch: Sendable {
       }
       if seen.draining { return .draining }
       if seen.ejected { return .ejected }
+      // Of a worker that joined, what it should hold is not known beforehand.
       let isComplete = published.allSatisfy { release in
         let ready = seen.holdings.filter {
-          $0.version == release.version && $0.fingerprint == release.fingerprint
+          $0.version == release.version
+            && (release.fingerprint == "0" || $0.fingerprint == release.fingerprint)
         }.flatMap(\.ready)
         return Set(worker.shards).isSubset(of: ready)
       }
@@ -128,11 +130,11 @@ package final class Watch: Sendable {
       isWhole: replicasMin >= replicas && workers.allSatisfy { $0 == .up })
   }
 
-  private func counts(_ coordinator: ClusterMember, _ index: Int) -> Evidence.Counts? {
-    let start = coordinator.process?.pid
+  private func counts(_ coordinator: HandleMember, _ index: Int) -> Evidence.Counts? {
+    let start = cluster.pid(of: coordinator.name)
     guard let page = try? MetricsPage(coordinator.url, limit: .milliseconds(900)) else { return nil }
     // Its process may have been another one when it was asked.
-    guard let start, coordinator.process?.pid == start else { return nil }
+    guard let start, cluster.pid(of: coordinator.name) == start else { return nil }
     var counts = Evidence.Counts(at: now, coordinator: index, start: Int(start))
     counts.requests = page.sum("shortlist_requests_total", "endpoint=\"recommend\"")
     counts.answers = page.sum("shortlist_answers_total")

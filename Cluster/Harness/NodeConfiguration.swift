@@ -74,7 +74,8 @@ public struct CoordinatorFile: Codable, Sendable, Equatable {
       case slowEjection = "slow_ejection"
     }
     public init(
-      hedging: Bool = true, retries: Bool = true, fingerprints: Bool = true, slowEjection: Bool = true, choice: String = "power_of_two"
+      hedging: Bool = true, retries: Bool = true, fingerprints: Bool = true, slowEjection: Bool = true,
+      choice: String = "power_of_two"
     ) {
       self.hedging = hedging
       self.retries = retries

@@ -218,7 +218,8 @@ extension CoordinatorNode {
         return Observed.Holding(
           release: holding.release, ready: isOther ? [] : holding.ready, loading: holding.loading,
           failed: isOther ? holding.failed + holding.ready : holding.failed,
-          failure: isOther ? "it holds another bundle of this name" : holding.failure, verified: rehearsal.map { Self.check($0) } ?? .pending,
+          failure: isOther ? "it holds another bundle of this name" : holding.failure,
+          verified: rehearsal.map { Self.check($0) } ?? .pending,
           isWarm: rehearsal?.isWarm ?? false)
       })
   }

@@ -13,12 +13,15 @@ import Testing
       """
       {"name": "\(name)", "address": "a", "state": "\(state)", "zone": "", \(more) "latency_ms": 1, "admits": 3,
        "held_bytes": 0, "holdings": [
-         {"model": "home", "version": "v1", "ready": [\(ready)], "loading": [\(loading)], "failed": [3]}]}
+         {"model": "home", "version": "v1", "ready": [\(ready)], "loading": [\(loading)], "failed": [3],
+          "fingerprint": "a"}]}
       """
     }
     let json = """
       {"drives": true, "releases": [
-        {"model": "home", "version": "v1", "shards": 4, "published": true, "replicas": [1, 1, 0, 0]}], "workers": [
+        {"model": "home", "version": "v1", "shards": 4, "fingerprint": "a",
+          "published": true, "replicas": [1, 1, 0, 0]}],
+        "workers": [
         \(worker("w1", "alive", #""draining": false, "ejected": false,"#, ready: "0, 1", loading: "2")),
         \(worker("w2", "down", #""draining": true, "ejected": true,"#, ready: "0"))]}
       """

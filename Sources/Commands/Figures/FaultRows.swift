@@ -31,6 +31,7 @@ extension FigureRig {
     let load = try BackgroundLoad(
       try generator(cluster, for: interval * (2 * kills), mixed: true, inspect: { trouble.add($2) }))
     var moments: [Duration] = []
+    var shown: [(what: String, from: Duration, to: Duration)] = []
     for number in 0..<kills {
       load.wait(until: interval * number + .milliseconds(2500))
       try waitUntilHealthy(cluster)
@@ -39,11 +40,13 @@ extension FigureRig {
       try cluster.kill(victim)
       pause(.seconds(1))
       try cluster.restart(victim)
+      shown.append(("kill \(victim)", moments[number], load.now))
       if number % 10 == 9 { say("kill: \(number + 1) of \(kills)") }
     }
     try waitUntilHealthy(cluster)
     load.wait(until: interval * kills)
     let run = try load.stop()
+    row.show(run, shown)
     cleared(&row, run, trouble)
     row.add("R, p99 when healthy", healthy.p99, "ms")
     row.add("p99", run.p99, "ms", .atMost(1.5 * healthy.p99))
@@ -78,6 +81,7 @@ extension FigureRig {
     try waitUntilHealthy(cluster)
     pause(.seconds(2))
     let run = try load.stop()
+    row.show(run, [("kill \(first) + \(second)", before - load.start, ready - load.start)])
     row.add("requests", run.tally.sent)
     row.add("failed", run.failures, .equal(0))
     if run.failures > 0 { row.notes.append("failed: \(run.failureText)") }
@@ -143,6 +147,7 @@ extension FigureRig {
     load.wait(until: length)
     try waitUntilHealthy(cluster)
     let run = try load.stop()
+    row.show(run, [("freeze \(victim)", frozen, frozen + .seconds(5))])
     cleared(&row, run, trouble)
     row.add("R, p99 when healthy", healthy.p99, "ms")
     row.add("hedge delay before", delay, "ms")
@@ -167,6 +172,7 @@ extension FigureRig {
     try cluster.kill(first)
     try cluster.kill(second)
     let run = try load.result()
+    row.show(run, [("kill \(first) + \(second)", .seconds(1), run.elapsed)])
     let after = try MetricsPage(cluster)
     func legs(_ kind: String) -> Double {
       let label = kind.isEmpty ? "" : "kind=\"\(kind)\""
@@ -195,6 +201,7 @@ extension FigureRig {
     var slowest: Duration = .zero
     var unclean = 0
     var events: [(what: String, at: Duration)] = []
+    var shown: [(what: String, from: Duration, to: Duration)] = []
     for number in 0..<count {
       try waitUntilHealthy(cluster)
       let name = cluster.workers[number % cluster.workers.count].name
@@ -203,12 +210,14 @@ extension FigureRig {
       if try cluster.drain(name) != .code(0) { unclean += 1 }
       slowest = max(slowest, Monotonic.now - asked)
       try cluster.restart(name)
+      shown.append(("terminate \(name)", asked - load.start, load.now))
       // Under load from before to after, not as quickly as it can be done.
       pause(.seconds(1))
     }
     try waitUntilHealthy(cluster)
     pause(.seconds(1))
     let run = try load.stop()
+    row.show(run, shown)
     cleared(&row, run, trouble)
     row.notes += run.troubles(since: events)
     row.add("not ended with exit code 0", unclean, .equal(0))

@@ -23,6 +23,7 @@ extension Command {
       .flag("join", "in every row workers join and are given their shards"),
       .number("knee", "requests per second, instead of looking for the knee", in: 10...1e6),
       .number("peak", "the best rate of complete answers, with --knee (for overload)", in: 10...1e6),
+      .text("report", "FILE", "write a report with pictures there: .html, .json or .txt"),
       .text("logs", "DIR", "keep the processes' logs there"),
       Option(name: "soak", kind: .duration, placeholder: "TIME", help: "how long soak lasts", standard: "10m"),
     ],
@@ -73,6 +74,7 @@ struct FigureTable {
     rig.rate = knee / 2
     Console.say(
       "knee \(Int(knee))/s, peak \(Int(rig.peak))/s; every row under \(Int(rig.rate))/s", json: invocation.json)
+    let report = try invocation.optional("report").map { try ReportFile($0) }
     var results: [FigureRow] = []
     for (name, measure) in wanted {
       Console.warn("figures: \(name) …")
@@ -84,6 +86,10 @@ struct FigureTable {
       }
       row.seconds = ((Monotonic.now - start) / .seconds(1)).rounded()
       results.append(row)
+      try report?.write(
+        ChaosReport(
+          title: "figures under \(Int(rig.rate)) requests/s",
+          runs: results.map { $0.report(command: "Cluster/figures \($0.row)") }))
       Console.say("\n" + row.text, json: invocation.json)
     }
     if invocation.json { try Console.printJSON(results) }

@@ -34,6 +34,7 @@ extension FigureRig {
       return (run, (legs("hedge") + legs("retry")) / max(1, legs("primary")))
     }
     let (without, with) = (try measure(hedging: false), try measure(hedging: true))
+    row.show(with.run, [("every worker stutters", .zero, with.run.elapsed)])
     row.add("degraded or failed", with.run.tally.degraded + with.run.failures, .equal(0))
     row.add("p99 without hedging", without.run.p99, "ms")
     row.add("p99 with hedging", with.run.p99, "ms", .atMost(without.run.p99 / 3))
@@ -61,6 +62,7 @@ extension FigureRig {
       return (run, run.trace.window(from: onset + .seconds(2), to: length + .seconds(2)), log)
     }
     let (without, with) = (try measure(.plain), try measure(nil))
+    row.show(with.all, [("one worker is slow", .seconds(2), with.all.elapsed)])
     row.add("degraded or failed", with.all.tally.degraded + with.all.failures, .equal(0))
     row.add("p99 with all three off", without.later.p99 ?? 0, "ms")
     row.add("p99 with all three", with.later.p99 ?? .infinity, "ms", .atMost((without.later.p99 ?? 0) / 3))
@@ -78,6 +80,7 @@ extension FigureRig {
     try warmUp(cluster)
     let healthy = try run(try generator(cluster, for: .seconds(6)))
     let run = try run(try generator(cluster, rate: rate * 6, for: length, connections: 32))
+    row.show(run, [("3 × the knee", .zero, length)])
     let after = try self.run(try generator(cluster, for: .seconds(8)))
     let goodput = Double(run.tally.ok) / (length / .seconds(1))
     row.add("offered", rate * 6, "/s")

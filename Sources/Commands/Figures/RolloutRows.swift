@@ -58,7 +58,9 @@ extension FigureRig {
           trouble.add(response)
         }))
     var done = 0
+    var shown: [(what: String, from: Duration, to: Duration)] = []
     for number in 0..<count {
+      let begun = load.now
       let rollout = try start(number % 2 == 0 ? SyntheticBundle.other : bundle.release.version, cluster)
       // Somewhere in it, each time elsewhere.
       pause(.milliseconds(300 + number * 790 % 5000))
@@ -68,11 +70,13 @@ extension FigureRig {
       try cluster.restart(victim)
       try wait("the end of \(rollout)", cluster) { $0.last?.id == rollout }
       let last = try RolloutReport.fetch(cluster.admin)[bundle.release.model]?.last
+      shown.append(("\(rollout), kill \(victim)", begun, load.now))
       if last?.outcome == "done" { done += 1 } else { row.notes.append("\(rollout): \(last?.why ?? "?")") }
       try waitUntilHealthy(cluster)
       say("rollouts: \(number + 1) of \(count)")
     }
     let run = try load.stop()
+    row.show(run, shown)
     row.add("done", done, .equal(Double(count)))
     row.add("requests", run.tally.sent)
     row.add("failed", run.failures, .equal(0))
@@ -209,6 +213,7 @@ extension FigureRig {
     try wait("the end of \(rollout)", cluster, limit: .seconds(120)) { $0.last?.id == rollout }
     let outcome = try RolloutReport.fetch(cluster.admin)[bundle.release.model]?.last?.outcome
     let run = try load.stop()
+    row.show(run, [("etcd frozen", frozenAt, thawedAt)])
     row.add("until both say that it is away", (seenAt - frozenAt) / .seconds(1), "s")
     row.add("steps widened meanwhile", after[bundle.release.model]?.rollout?.step == step ? 0 : 1, .equal(0))
     row.add("until somebody drives again", (drivenAt - thawedAt) / .seconds(1), "s")

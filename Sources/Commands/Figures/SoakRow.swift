@@ -52,6 +52,7 @@ extension FigureRig {
     _ = try self.run(try self.generator(cluster, for: settle, mixed: true))
     let after = usage(cluster)
 
+    row.show(run, done.map { ($0.what, $0.at, $0.at + .milliseconds(500)) })
     row.add("requests", run.tally.sent)
     row.add("faults", done.count)
     row.add("failed", run.failures, .equal(0))

@@ -1,0 +1,33 @@
+import Bundles
+import Foundation
+import Terminal
+
+/// A file that a report goes to, in the form that its name ends in.
+package struct ReportFile {
+  private enum Kind: String { case html, json, txt }
+  private let path: String
+  private let kind: Kind
+
+  /// - Throws: `UsageError` for a name that ends in something else.
+  package init(_ path: String) throws {
+    guard let kind = Kind(rawValue: URL(fileURLWithPath: path).pathExtension.lowercased()) else {
+      throw UsageError("--report \(path): the name must end in .html, .json or .txt")
+    }
+    self.path = path
+    self.kind = kind
+  }
+
+  /// A reader sees the old report or the new one, never half of it.
+  package func write(_ report: ChaosReport) throws {
+    let bytes: [UInt8]
+    switch kind {
+    case .html: bytes = Array(HTMLReport.page(report).utf8)
+    case .txt: bytes = Array((report.text + "\n").utf8)
+    case .json:
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+      bytes = [UInt8](try encoder.encode(report))
+    }
+    try AtomicFile.write(bytes, to: path)
+  }
+}
