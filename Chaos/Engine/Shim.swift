@@ -1,3 +1,4 @@
+import ClusterHarness
 import Foundation
 import Terminal
 
@@ -70,22 +71,19 @@ package enum Tool {
     throw CommandError("\(names[0]) is not on the PATH")
   }
 
-  /// Runs a program to its end.
-  /// - Throws: `CommandError` with what it said when it does not end with 0.
+  /// Runs a program to its end. (Not by Foundation's Process: that needs a network, which a new namespace has not.)
+  /// - Throws: `CommandError` with what it said when it does not end with 0, or not within half a minute.
   @discardableResult
   package static func run(_ words: [String]) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: words[0].hasPrefix("/") ? words[0] : try find([words[0]]))
-    process.arguments = Array(words.dropFirst())
-    let output = Pipe()
-    process.standardOutput = output
-    process.standardError = output
-    process.standardInput = FileHandle.nullDevice
-    try process.run()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    guard process.terminationStatus == 0 else {
-      throw CommandError("\(words.joined(separator: " ")): \(text.trimmingCharacters(in: .whitespacesAndNewlines))")
+    let log = "\(FileManager.default.temporaryDirectory.path)/chaos-tool-\(UUID().uuidString)"
+    defer { try? FileManager.default.removeItem(atPath: log) }
+    let program = words[0].hasPrefix("/") ? words[0] : try find([words[0]])
+    let process = try ChildProcess(
+      name: words[0], executable: program, arguments: Array(words.dropFirst()), logPath: log)
+    let exit = process.waitForExit(limit: .seconds(30))
+    let text = process.log().trimmingCharacters(in: .whitespacesAndNewlines)
+    guard exit == .code(0) else {
+      throw CommandError("\(words.joined(separator: " ")): \(exit?.description ?? "does not end"): \(text)")
     }
     return text
   }
