@@ -24,7 +24,7 @@ extension Command {
 
   private static let shared: [Option] = [
     .integer("seed", "what the faults are drawn from", in: 0...Int.max, standard: 1),
-    .text("report", "FILE", "write the report there: .html, .json or .txt"),
+    .text("report", "FILE", "write the report there: .html, .json, .txt, or .svg for the picture alone"),
     .text("logs", "DIR", "keep the processes' logs there; else they are kept only of a run that failed"),
     .text("scenarios", "DIR", "where scenarios are, instead of Chaos/Scenarios"),
   ]

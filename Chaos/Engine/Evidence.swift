@@ -99,8 +99,10 @@ package struct Evidence: Sendable {
     package var at: Duration
     package var sequence: Int
     package var rollout: String
+    package var from: String
     package var to: String
-    package init(at: Duration, sequence: Int, rollout: String, to: String) {
+    package init(at: Duration, sequence: Int, rollout: String, from: String, to: String) {
+      self.from = from
       self.at = at
       self.sequence = sequence
       self.rollout = rollout

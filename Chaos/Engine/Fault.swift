@@ -105,6 +105,15 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
     }
   }
 
+  /// Whether a replica that it strikes is not a healthy one in reach: where all replicas of a shard are struck by such
+  /// faults at once, answers need not be complete.
+  package var spoils: Bool {
+    switch self {
+    case .squeeze, .delay, .stall, .drip, .slice, .loss: true
+    default: takesAway
+    }
+  }
+
   /// Its numbers, each with its usual value.
   package var parameters: [String: Double] {
     switch self {

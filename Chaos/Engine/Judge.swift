@@ -4,7 +4,7 @@ import Foundation
 // Reads the evidence and says what held. Safety is judged always; that nothing failed is judged wherever it could be
 // expected:
 //
-//   w1 away        |--------|                      a shard on w1 and w2 is lost where both are away;
+//   w1 away        |--------|                      a shard on w1 and w2 is lost where both are away, or unwell;
 //   w2 away             |---------|                a request that was under way then may be degraded,
 //   shard 3 lost        |---|                      one under way while its coordinator was away may fail
 //
@@ -268,9 +268,9 @@ package struct Judge {
     for (index, line) in history.enumerated() {
       finding.note(line.sequence == history[0].sequence + index ? nil : "line \(index + 1) is number \(line.sequence)")
     }
-    // A rollout begins once and is given up once.
-    for (name, lines) in Dictionary(grouping: history, by: { "\($0.rollout) to \($0.to)" })
-    where name.hasSuffix(" to load") || name.hasSuffix(" to rolling_back") {
+    // No step of a rollout is taken twice.
+    let steps = history.filter { $0.from != $0.to && !$0.rollout.isEmpty }
+    for (name, lines) in Dictionary(grouping: steps, by: { "\($0.rollout): \($0.from) → \($0.to)" }) {
       finding.note(lines.count == 1 ? nil : "\(name): \(lines.count) times")
     }
     for said in evidence.acknowledged {
@@ -354,7 +354,7 @@ package struct Judge {
     let samples = evidence.samples.filter { $0.coordinator == coordinator }
     let away = evidence.holdings.indices.map { worker -> [Span] in
       evidence.faults.filter {
-        $0.planned.kind.takesAway && struck($0, worker, coordinator, of: evidence.holdings.count)
+        $0.planned.kind.spoils && struck($0, worker, coordinator, of: evidence.holdings.count)
       }.map { fault in
         let back = samples.first { $0.at >= fault.ended && $0.workers?[worker] == .up }
         let returns = fault.ended + .seconds(evidence.scenario.limits.healedSeconds ?? returnsWithin)

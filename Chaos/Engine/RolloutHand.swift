@@ -66,7 +66,7 @@ final class RolloutHand: Sendable {
           let entry = try RolloutReport.command(admin, all, limit: .seconds(5))
           state.withLock {
             $0.acknowledged.append(
-              .init(at: now(), sequence: entry.sequence, rollout: entry.rollout, to: entry.to))
+              .init(at: now(), sequence: entry.sequence, rollout: entry.rollout, from: entry.from, to: entry.to))
           }
           return entry
         } catch { last = error }
@@ -153,7 +153,7 @@ final class RolloutHand: Sendable {
     while true {
       let page = try RolloutReport.history(admin, from: (lines.last?.sequence ?? 0) + 1)
       if page.isEmpty { return lines }
-      lines += page.map { .init(at: .zero, sequence: $0.sequence, rollout: $0.rollout, to: $0.to) }
+      lines += page.map { .init(at: .zero, sequence: $0.sequence, rollout: $0.rollout, from: $0.from, to: $0.to) }
     }
   }
 }

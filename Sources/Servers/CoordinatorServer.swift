@@ -356,9 +356,16 @@ public final class CoordinatorServer: HTTPServerDelegate, HTTPClientDelegate, Ca
   }
 
   private var announced: [WorkerID: MemberState] = [:]
+  /// How long a worker is down before its link is doubted, too.
+  private static let linkDoubtedAfter: Duration = .seconds(1)
   private func announce(_ worker: WorkerID, _ state: MemberState) {
     guard announced.updateValue(state, forKey: worker) != state else { return }
     Log.line(configuration.name, "\(node.membership.members[worker.index].name) is \(state.rawValue)")
+    guard state == .down else { return }
+    // Most that are silent are back sooner, and then their link is as good as ever.
+    loop.schedule(after: Self.linkDoubtedAfter) { [weak self] in
+      if let self, announced[worker] == .down { client(worker)?.askForLife() }
+    }
   }
 
   private static let orderTimeout: Duration = .seconds(1)

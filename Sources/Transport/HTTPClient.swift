@@ -302,13 +302,24 @@ public final class HTTPClient: DescriptorHandler, Flushable {
     loop.schedule(after: policy.pingAfterIdle) { [weak self] in
       guard let self, connection == attempt, isUp, let session else { return }
       guard loop.now - lastReceived >= policy.pingAfterIdle else { return watchIdle(attempt) }
-      let before = session.pongs
-      session.ping()
-      flushLater()
-      loop.schedule(after: policy.pingTimeout) { [weak self] in
-        guard let self, connection == attempt, isUp else { return }
-        if session.pongs == before { lose("no answer to a PING") } else { watchIdle(attempt) }
-      }
+      ping(session) { [unowned self] in watchIdle(attempt) }
+    }
+  }
+
+  /// For a link whose other end is taken to be down: whether it is still a link. One that does not answer a PING is
+  /// made anew: its other end may be gone without a word, and would be asked in vain until it had been idle for long.
+  public func askForLife() {
+    if isUp, let session { ping(session) {} }
+  }
+
+  /// - Parameter answered: called when the answer has come in time; the link is lost when it has not.
+  private func ping(_ session: HTTP2ClientSession, answered: @escaping () -> Void) {
+    let (attempt, before) = (connection, session.pongs)
+    session.ping()
+    flushLater()
+    loop.schedule(after: policy.pingTimeout) { [weak self] in
+      guard let self, connection == attempt, isUp else { return }
+      if session.pongs == before { lose("no answer to a PING") } else { answered() }
     }
   }
 }

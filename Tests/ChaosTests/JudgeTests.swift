@@ -94,6 +94,12 @@ import Testing
     // None is.
     evidence.faults = [fault(.kill, ["w1", "w2"], on: .pair)]
     #expect(try !violated(evidence).contains(name))
+    // One is dead and the other is hardly heard: no healthy one is left.
+    evidence.faults = [fault(.kill, ["w1"]), fault(.stall, ["w2"], on: .link)]
+    #expect(try !violated(evidence).contains(name))
+    evidence.faults = [fault(.stall, ["w2"], on: .link)]
+    #expect(try violated(evidence).contains(name))
+    evidence.faults = [fault(.kill, ["w1", "w2"], on: .pair)]
     // Too late: both have long been back.
     evidence.requests[550].outcome = .ok
     evidence.requests[900].outcome = .failed("unavailable")
@@ -137,8 +143,8 @@ import Testing
   @Test func whatWasAcknowledgedAndIsLostOrDoubledIsFound() throws {
     let name = "what was acknowledged is in the history, once"
     var evidence = try evidence(#"{"rollouts": true}"#)
-    let said = Evidence.Acknowledged(at: .seconds(1), sequence: 2, rollout: "r2", to: "load")
-    let first = Evidence.Acknowledged(at: .zero, sequence: 1, rollout: "r1", to: "load")
+    let said = Evidence.Acknowledged(at: .seconds(1), sequence: 2, rollout: "r2", from: "none", to: "load")
+    let first = Evidence.Acknowledged(at: .zero, sequence: 1, rollout: "r1", from: "none", to: "load")
     evidence.acknowledged = [said]
     evidence.history = [first, said]
     #expect(try !violated(evidence).contains(name))
@@ -150,6 +156,14 @@ import Testing
     other.rollout = "r3"
     evidence.history = [first, other]
     #expect(try violated(evidence).contains(name))
+    // A step that is taken twice, under a number of its own.
+    var again = said
+    again.sequence = 3
+    evidence.history = [first, said, again]
+    #expect(try violated(evidence).contains(name))
+    again.from = "load"
+    evidence.history = [first, said, again]
+    #expect(try !violated(evidence).contains(name))
   }
 
   @Test func aBadVersionThatServedIsFound() throws {

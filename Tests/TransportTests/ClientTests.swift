@@ -1,4 +1,5 @@
 import CLinux
+import Dispatch
 import Glibc
 import HTTP2
 import RankingCore
@@ -126,6 +127,33 @@ extension EventLoop {
     #expect(
       box.journal.lines.withLock { $0 }
         == ["up", "down", "1: connectionLost", "2: connectionLost", "3: connectionLost", "4: connectionLost"])
+  }
+
+  /// A peer that is gone without a word, or stands still, keeps its end of the connection as far as we can see.
+  @Test func aLinkThatDoesNotAnswerIsMadeAnewAndOneThatDoesIsKept() throws {
+    let server = try EchoServer()
+    let box = Box(port: server.server.port)
+    let later = Waiter<Bool>()
+    _ = box.loop.run {
+      box.client?.askForLife()
+      box.loop.schedule(after: LinkPolicy().pingTimeout + .milliseconds(100)) { later.give(true) }
+    }
+    #expect(later.wait() == true)
+    #expect(box.journal.lines.withLock { $0 } == ["up"])
+
+    let (standsStill, runsOn) = (Waiter<Bool>(), DispatchSemaphore(value: 0))
+    server.loop.execute {
+      standsStill.give(true)
+      runsOn.wait()
+    }
+    #expect(standsStill.wait() == true)
+    let upAgain = Waiter<Bool>()
+    box.journal.whenUp = { _ in upAgain.give(true) }
+    _ = box.loop.run { box.client?.askForLife() }
+    #expect(box.journal.downs.wait() == true)
+    runsOn.signal()
+    #expect(upAgain.wait() == true)
+    #expect(box.journal.lines.withLock { $0 } == ["up", "down", "up"])
   }
 
   @Test func aClientMovesToANewAddressAndItsOpenCallsFailOnce() throws {
