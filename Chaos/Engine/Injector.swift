@@ -205,8 +205,11 @@ struct Injector: Sendable {
     let aside = "\(stage.directory)/aside-\(fault.number)"
     try cluster.kill(name)
     try damage(bundle, aside)
-    try own(name).start()
-    wait(until: end)
+    let member = try own(name)
+    try member.start()
+    // The time counts from when it would be of use.
+    try? member.waitUntilReady(limit: .seconds(10), cancelled: isOver)
+    wait(until: max(end, Monotonic.now + fault.lasts))
     try? cluster.kill(name)
     try FileManager.default.removeItem(atPath: bundle)
     try FileManager.default.moveItem(atPath: aside, toPath: bundle)

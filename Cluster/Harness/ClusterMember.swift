@@ -87,7 +87,8 @@ public final class ClusterMember: Sendable {
     }
   }
 
-  func waitUntilReady(limit: Duration, cancelled: () -> Bool) throws(HarnessError) {
+  /// Waits for its `ready` line.
+  public func waitUntilReady(limit: Duration, cancelled: () -> Bool) throws(HarnessError) {
     guard let process else { throw HarnessError("\(name) was not started") }
     let url = try process.waitUntilReady(limit: limit, cancelled: cancelled)
     state.withLock { $0.url = url }

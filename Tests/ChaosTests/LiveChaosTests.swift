@@ -45,7 +45,7 @@ import Testing
   }
 
   @Test(.timeLimit(.minutes(3))) func anotherBundleOfTheSameNameIsNoticedWhereNobodyCompares() throws {
-    let swap = #""faults": [{"kind": "swap", "every_s": 5, "for_ms": 1500}]"#
+    let swap = #""faults": [{"kind": "swap", "every_s": 5, "for_ms": 3000}]"#
     let (with, withText) = try run(#"{"seconds": 5, "baseline_s": 1, "rate": 100, \#(swap)}"#)
     #expect(with.passes, "\(withText)")
     let (without, text) = try run(
