@@ -27,6 +27,7 @@ extension Command {
     .text("report", "FILE", "write the report there: .html, .json, .txt, or .svg for the picture alone"),
     .text("logs", "DIR", "keep the processes' logs there; else they are kept only of a run that failed"),
     .text("scenarios", "DIR", "where scenarios are, instead of Chaos/Scenarios"),
+    .flag("short", "cut every scenario short, as suite ci does"),
   ]
 
   private static let chaosRun = Command(
@@ -34,16 +35,12 @@ extension Command {
     example: "shortlist chaos run kill cut --seed 7 --report out.html",
     options: shared + [
       .text(
-        "attach", "DIR", "hurt the cluster that `shortlist cluster up --state DIR` keeps, instead of one of its own"),
-      .flag("short", "cut short, as suite ci does"),
+        "attach", "DIR", "hurt the cluster that `shortlist cluster up --state DIR` keeps, instead of one of its own")
     ], arguments: [Argument(name: "SCENARIO", help: "a name or a file", repeats: true)], signals: .own,
     run: { invocation in
       let library = try ScenarioLibrary(invocation.optional("scenarios"))
       return try Suite(invocation, library).run(
-        try invocation.arguments.map {
-          let scenario = try library.scenario($0)
-          return invocation.flag("short") ? scenario.shortened : scenario
-        }, title: invocation.arguments.joined(separator: ", "))
+        try invocation.arguments.map { try library.scenario($0) }, title: invocation.arguments.joined(separator: ", "))
     })
 
   private static let chaosSuite = Command(
@@ -161,7 +158,8 @@ private struct Suite {
     interrupted.listen()
   }
 
-  func run(_ scenarios: [Scenario], title: String) throws -> Int32 {
+  func run(_ wanted: [Scenario], title: String) throws -> Int32 {
+    let scenarios = invocation.flag("short") ? wanted.map(\.shortened) : wanted
     try enterNamespace(scenarios)
     let seed = UInt64(invocation.integer("seed"))
     var report = ChaosReport(title: "\(title), seed \(seed)", runs: [])
@@ -200,6 +198,8 @@ private struct Suite {
   private func enterNamespace(_ scenarios: [Scenario]) throws {
     guard scenarios.contains(where: \.cluster.namespaces) else { return }
     try NamespaceNetwork.enter(Array(CommandLine.arguments.dropFirst()))
+    // Inside, even loopback has to be switched on, for the scenarios that use nothing else.
+    try NamespaceNetwork.prepare()
   }
 
   private func conclusion(_ report: ChaosReport) -> Int32 {

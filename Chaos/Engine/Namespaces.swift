@@ -42,13 +42,15 @@ package final class NamespaceNetwork: Sendable {
     throw CommandError("cannot run \(unshare): \(String(cString: strerror(errno)))")
   }
 
+  /// Switches loopback on in this process's own namespace.
+  static func prepare() throws { try Tool.run(["ip", "link", "set", "lo", "up"]) }
+
   /// - Parameter directory: for the holders' logs.
   package init(nodes: [String], directory: String) throws {
     guard Self.isInside else { throw CommandError("not in a network namespace of its own") }
     nsenter = try Tool.find(["nsenter"])
     iptables = try Tool.find(["iptables"])
     let (ip, unshare, sleep) = (try Tool.find(["ip"]), try Tool.find(["unshare"]), try Tool.find(["sleep"]))
-    try Tool.run([ip, "link", "set", "lo", "up"])
     if (try? Tool.run([ip, "link", "show", Self.bridge])) == nil {
       try Tool.run([ip, "link", "add", "name", Self.bridge, "type", "bridge"])
       try Tool.run([ip, "addr", "add", "10.77.0.254/24", "dev", Self.bridge])

@@ -15,6 +15,7 @@ struct TimelinePicture {
   private static let left = 106.0
   private static let right = 12.0
   private static let bandHeight = 15.0
+  private static let labelRowsMax = 5
 
   init(_ timeline: Timeline, faults: [FaultStory]) {
     self.timeline = timeline
@@ -41,7 +42,7 @@ struct TimelinePicture {
     }
     let top = y
     let labels = labelRows()
-    let faultsHeight = Double(max(1, labels.map { $0.row + 1 }.max() ?? 1)) * Self.bandHeight + 4
+    let faultsHeight = Double(max(1, labels.compactMap { $0.map { $0 + 1 } }.max() ?? 1)) * Self.bandHeight + 4
     var rows = ""
     y += faultsHeight
     rows += name("answers/s", y + 40)
@@ -70,7 +71,8 @@ struct TimelinePicture {
       let from = x(fault.began)
       let width = max(1.5, x(fault.ended) - from)
       body += rect(from, top, width, bottom - top, fault.trouble == nil ? "#5b6675" : "#d9534a", opacity: 0.13)
-      let at = top + Double(label.row) * Self.bandHeight + 11
+      guard let label else { continue }
+      let at = top + Double(label) * Self.bandHeight + 11
       let end = from > Self.width - 120
       body += """
         <text x="\(n(end ? from - 2 : from + 2))" y="\(n(at))" font-size="10.5" fill="#3a4452"\
@@ -87,15 +89,14 @@ struct TimelinePicture {
       """
   }
 
-  /// Labels that would lie on each other go into rows of their own; at most four.
-  private func labelRows() -> [(row: Int, end: Double)] {
-    var ends = [Double](repeating: 0, count: 4)
+  /// Labels that would lie on each other go into rows of their own; one for which there is no row left is not drawn.
+  private func labelRows() -> [Int?] {
+    var ends = [Double](repeating: 0, count: Self.labelRowsMax)
     return faults.map { fault in
       let from = x(fault.began)
-      let to = from + Double(fault.what.count) * 6.2 + 8
-      let row = ends.firstIndex { $0 <= from } ?? (ends.indices.min { ends[$0] < ends[$1] } ?? 0)
-      ends[row] = to
-      return (row, to)
+      guard let row = ends.firstIndex(where: { $0 <= from }) else { return nil }
+      ends[row] = from + Double(fault.what.count) * 6.2 + 8
+      return row
     }
   }
 

@@ -114,7 +114,6 @@ package final class Watch: Sendable {
       }
       if seen.draining { return .draining }
       if seen.ejected { return .ejected }
-      // Of a worker that joined, what it should hold is not known beforehand.
       let isComplete = published.allSatisfy { release in
         let ready = seen.holdings.filter {
           $0.version == release.version

@@ -83,6 +83,19 @@ final class SmallBundle {
     #expect(release.users.record(of: "ghost") == nil)
   }
 
+  /// The same inputs give the same fingerprint wherever and whenever; one number more or less gives another.
+  @Test func aFingerprintTellsContentsApart() throws {
+    let (first, same, other) = (try SmallBundle(), try SmallBundle(), try SmallBundle())
+    try NumPyFile.write(SmallBundle.matrix(30, seed: 3), to: other.directory + "/items.npy")
+    let prints = try [first, same, other].map { small in
+      _ = try BundleBuilder(small.options).build()
+      let bundle = try Bundles.Bundle.open(small.path)
+      #expect(try bundle.release().fingerprint == bundle.manifest.fingerprint)
+      return bundle.manifest.fingerprint
+    }
+    #expect(prints[0] == prints[1] && prints[0] != prints[2] && prints[0] != 0)
+  }
+
   @Test func aVersionIsNeverWrittenAgain() throws {
     let small = try SmallBundle()
     _ = try BundleBuilder(small.options).build()

@@ -94,6 +94,28 @@ import Testing
     #expect(cluster.legs.map(\.request.query.k) == [780, 1000], "those two are asked")
   }
 
+  /// A name may be used twice by mistake; shards of two bundles never meet in one answer.
+  @Test func aWorkerWithAnotherBundleOfTheSameNameIsNotAsked() throws {
+    var cluster = ClusterScript(workers: [[0], [0]], shardCount: 1)
+    var release = Release(
+      id: ModelVersion(model: "home", version: "v2"), dimension: 2, itemsPerShard: [10], userColumns: [],
+      contextColumns: [], coldStart: [1, 1], users: NoUsers())
+    release.fingerprint = 7
+    cluster.send(.loaded(release))
+    cluster.adjust = { status in
+      let fingerprint: UInt64 = status.name == "w1" ? 8 : 7
+      status.holdings = [.init(release: release.id, shardCount: 1, ready: [ShardID(0)], fingerprint: fingerprint)]
+    }
+    cluster.linkAll()
+    for token in 1...20 { cluster.request(RequestToken(token)) }
+    #expect(cluster.legs.count >= 20 && cluster.legs.allSatisfy { $0.worker == WorkerID(1) })
+    // One that does not say, as an older program does not, is believed.
+    cluster.adjust = { $0.holdings = [.init(release: release.id, shardCount: 1, ready: [ShardID(0)])] }
+    cluster.pass(.seconds(10))
+    for token in 101...140 { cluster.request(RequestToken(token)) }
+    #expect(cluster.legs.contains { $0.worker == WorkerID(0) })
+  }
+
   @Test func aLegIsCountedOnceHoweverOftenItIsAnswered() {
     var cluster = ClusterScript(workers: [[0], [1]], shardCount: 2)
     cluster.linkAll()

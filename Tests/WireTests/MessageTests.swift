@@ -63,7 +63,9 @@ import Wire
     #expect(try found.encoded().withUnsafeBytes { try LookupReply(decoding: $0) } == found)
     let status = WorkerStatus(
       name: "w1", incarnation: .max, draining: true,
-      holdings: [.init(release: release, shardCount: 16, ready: (0..<16).map { ShardID($0) })], queued: 3, running: 1,
+      holdings: [
+        .init(release: release, shardCount: 16, ready: (0..<16).map { ShardID($0) }, fingerprint: .max - 1)
+      ], queued: 3, running: 1,
       oldestJob: .milliseconds(12))
     #expect(try status.encoded().withUnsafeBytes { try WorkerStatus(decoding: $0) } == status)
   }
