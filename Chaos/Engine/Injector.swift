@@ -9,8 +9,8 @@ import Terminal
   import Glibc
 #endif
 
-// Does one planned fault to the stage and undoes it. Whatever is done is undone when the time is over, when the run is
-// stopped, and when the undoing of something else failed.
+// Does one planned fault to the stage and undoes it, when its time is over or the run is stopped. What goes wrong on
+// the way is told, and the run has failed then: a fault that was not done proves nothing.
 //
 //   begin ──► (lasts) ──► end           most
 //   begin ─────────────────► outcome    rollouts, which end by themselves
@@ -31,7 +31,7 @@ struct Injector: Sendable {
 
   /// Blocks until the fault is over and undone.
   /// - Returns: what it came to; empty for most.
-  func run(_ fault: PlannedFault, began: Duration) throws -> String {
+  func run(_ fault: PlannedFault) throws -> String {
     let end = Monotonic.now + fault.lasts
     switch fault.kind {
     case .kill:

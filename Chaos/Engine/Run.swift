@@ -213,7 +213,7 @@ private struct FaultDoer: Sendable {
     say("\(fault.number): \(fault.what)")
     let began = watch.now
     do {
-      let outcome = try injector.run(fault, began: began)
+      let outcome = try injector.run(fault)
       log.add(.init(planned: fault, began: began, ended: watch.now, outcome: outcome))
     } catch {
       log.add(.init(planned: fault, began: began, ended: watch.now, trouble: "\(error)"))
