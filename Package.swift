@@ -71,7 +71,9 @@ let package = Package(
       path: "Cluster/Load", swiftSettings: settings),
     .target(
       name: "ChaosEngine",
-      dependencies: ["CLinux", "RankingCore", "Bundles", "HTTP2", "ClusterHarness", "Terminal", "ClusterLoad"],
+      dependencies: [
+        "CLinux", "RankingCore", "Bundles", "HTTP2", "Servers", "ClusterHarness", "Terminal", "ClusterLoad",
+      ],
       path: "Chaos/Engine", swiftSettings: settings),
     .target(
       name: "Commands",
@@ -114,11 +116,11 @@ let package = Package(
       swiftSettings: testSettings),
     .testTarget(
       name: "AgreementTests",
-      dependencies: ["RankingCore", "Wire", "HTTP2", "Transport", "Agreement", "ClusterHarness"],
+      dependencies: ["RankingCore", "Wire", "HTTP2", "Transport", "Agreement", "ClusterHarness", "ChaosEngine"],
       swiftSettings: testSettings),
     .testTarget(name: "HarnessTests", dependencies: ["ClusterHarness"], swiftSettings: testSettings),
     .testTarget(
-      name: "ChaosTests", dependencies: ["RankingCore", "ClusterHarness", "ClusterLoad", "ChaosEngine", "chaos"],
+      name: "ChaosTests", dependencies: ["RankingCore", "ClusterHarness", "ClusterLoad", "ChaosEngine"],
       swiftSettings: testSettings),
     .testTarget(
       name: "CommandTests",
@@ -131,7 +133,7 @@ let package = Package(
       name: "ClusterTests",
       dependencies: [
         "RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "Servers", "ClusterHarness", "Terminal",
-        "ClusterLoad", "Commands", "shortlist",
+        "ClusterLoad", "ChaosEngine", "Commands", "shortlist",
       ],
       swiftSettings: testSettings),
   ],

@@ -75,13 +75,13 @@ extension Command {
 }
 
 /// The folder of scenarios.
-package struct ScenarioLibrary {
-  package let directory: String
+struct ScenarioLibrary {
+  let directory: String
   static let suites = ["ci", "full", "teeth"]
 
   /// - Parameter directory: nil = `Chaos/Scenarios` of the source tree that this program was built in, or of the one
   ///   one stands in.
-  package init(_ directory: String?) throws {
+  init(_ directory: String?) throws {
     if let directory {
       self.directory = directory
     } else {
@@ -106,7 +106,7 @@ package struct ScenarioLibrary {
     }
   }
 
-  package var names: [String] {
+  var names: [String] {
     let files = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
     return files.filter { $0.hasSuffix(".json") }.map { String($0.dropLast(5)) }.sorted()
   }
@@ -114,7 +114,7 @@ package struct ScenarioLibrary {
   var shimSource: String { URL(fileURLWithPath: directory + "/../Shim/shim.c").standardizedFileURL.path }
 
   /// - Parameter name: of one in the folder, or a file.
-  package func scenario(_ name: String) throws -> Scenario {
+  func scenario(_ name: String) throws -> Scenario {
     let isFile = name.hasSuffix(".json") || name.contains("/")
     let path = isFile ? name : "\(directory)/\(name).json"
     guard let data = FileManager.default.contents(atPath: path) else {
@@ -127,7 +127,7 @@ package struct ScenarioLibrary {
   }
 
   /// Those whose names stand in `suite-NAME.txt`, one a line.
-  package func suite(_ name: String) throws -> [Scenario] {
+  func suite(_ name: String) throws -> [Scenario] {
     let path = "\(directory)/suite-\(name).txt"
     guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
       throw CommandError("cannot read \(path)")
@@ -144,7 +144,7 @@ private struct Suite {
   private let invocation: Invocation
   private let library: ScenarioLibrary
   private let executable: String
-  private let interrupted = InterruptFlag()
+  private let interrupted = Interrupt { Console.warn("chaos: stopping; once more ends it at once") }
   private let attached: ClusterHarness.StateDirectory?
 
   init(_ invocation: Invocation, _ library: ScenarioLibrary) throws {
@@ -155,7 +155,6 @@ private struct Suite {
       ? invocation.optional("attach").map { ClusterHarness.StateDirectory(path: $0) } : nil
     executable = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     if let report = invocation.optional("report") { _ = try ReportFile(report) }
-    interrupted.listen()
   }
 
   func run(_ wanted: [Scenario], title: String) throws -> Int32 {
@@ -253,31 +252,12 @@ private struct Suite {
     for name in ["store", "stores", "factors", "factors-v2", "factors-poison", "other", "history.csv"] {
       try? FileManager.default.removeItem(atPath: "\(directory)/\(name)")
     }
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-    if let data = try? encoder.encode(report) {
+    if let data = try? Console.json(report) {
       try? data.write(to: URL(fileURLWithPath: directory + "/report.json"))
     }
   }
 
   private func write(_ report: ChaosReport) throws {
     if let path = invocation.optional("report") { try ReportFile(path).write(report) }
-  }
-}
-
-/// Whether SIGINT or SIGTERM has come.
-private final class InterruptFlag: Sendable {
-  private let state = Mutex(false)
-  var isSet: Bool { state.withLock { $0 } }
-  func listen() {
-    let thread = Thread { [self] in
-      while Signals.next(within: .seconds(3600)) == nil {}
-      state.withLock { $0 = true }
-      Console.warn("chaos: stopping; once more ends it at once")
-      while Signals.next(within: .seconds(3600)) == nil {}
-      Console.end(130)
-    }
-    thread.name = "signals"
-    thread.start()
   }
 }

@@ -8,7 +8,7 @@
 //   versions    rollout abort poison
 
 /// One kind of trouble.
-package enum FaultKind: String, Codable, CaseIterable, Sendable {
+enum FaultKind: String, Codable, CaseIterable, Sendable {
   /// SIGKILL; started again when it is over.
   case kill
   /// SIGTERM; started again when it has ended and the time is over.
@@ -65,7 +65,7 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   case poison
 
   /// What a fault strikes.
-  package enum Subject: String, Codable, Sendable {
+  enum Subject: String, Codable, Sendable {
     case worker
     /// Two workers at once, those with most shards in common.
     case pair
@@ -79,7 +79,7 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   }
 
   /// Whom it can strike; the first is the usual one.
-  package var subjects: [Subject] {
+  var subjects: [Subject] {
     switch self {
     case .kill, .freeze: [.worker, .pair, .coordinator]
     case .terminate, .clock, .squeeze: [.worker, .coordinator]
@@ -94,7 +94,7 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
 
   /// Whether those it strikes may be of no use while it lasts and until they are back. Requests must not feel the
   /// others, but for the time they take.
-  package var takesAway: Bool {
+  var takesAway: Bool {
     switch self {
     case .kill, .terminate, .freeze, .restarts, .memory, .swap, .flip, .truncate, .cut, .cutOut, .cutIn, .halfOpen,
       .reset, .split:
@@ -107,7 +107,7 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
 
   /// Whether a replica that it strikes is not a healthy one in reach: where all replicas of a shard are struck by such
   /// faults at once, answers need not be complete.
-  package var spoils: Bool {
+  var spoils: Bool {
     switch self {
     case .squeeze, .delay, .stall, .drip, .slice, .loss: true
     default: takesAway
@@ -115,7 +115,7 @@ package enum FaultKind: String, Codable, CaseIterable, Sendable {
   }
 
   /// Its numbers, each with its usual value.
-  package var parameters: [String: Double] {
+  var parameters: [String: Double] {
     switch self {
     case .squeeze: ["share": 0.02]
     case .memory: ["share": 0.5]

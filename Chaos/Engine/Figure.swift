@@ -20,7 +20,7 @@ package struct Figure: Codable, Sendable {
 
   package init(_ name: String, _ value: Double, _ unit: String = "", _ limit: Limit = .none) {
     self.name = name
-    self.value = (value * 1000).rounded() / 1000
+    self.value = rounded(value)
     self.unit = unit
     switch limit {
     case .none: (self.limit, pass) = ("", true)
@@ -53,9 +53,9 @@ package struct FigureRow: Codable, Sendable {
   package var remarks: [String] = []
   package var seconds = 0.0
   /// The run that the figures are of, for a picture; not in the JSON.
-  package var timeline: Timeline?
+  var timeline: Timeline?
   /// What was done in it, and when.
-  package var moments: [FaultStory] = []
+  var moments: [FaultStory] = []
   package var pass: Bool { notes.isEmpty && figures.allSatisfy(\.pass) }
 
   private enum CodingKeys: String, CodingKey { case row, what, figures, notes, remarks, seconds, pass }
@@ -118,7 +118,7 @@ extension FigureRow {
   /// The row as a run of the chaos report.
   package func report(command: String) -> RunReport {
     var report = RunReport(
-      scenario: row, about: what, seed: 0, command: command, seconds: seconds,
+      scenario: row, about: what, command: command, seconds: seconds,
       trouble: notes.isEmpty ? nil : notes.joined(separator: "; "),
       verdict: Verdict(
         invariants: [], figures: figures, faults: moments,

@@ -3,8 +3,8 @@ import Foundation
 // The report as one page that needs nothing else: no script, no font, no network. A person should see in ten seconds
 // what happened: green or red at the top, then every run as a picture, then the numbers.
 
-package enum HTMLReport {
-  package static func page(_ report: ChaosReport) -> String {
+enum HTMLReport {
+  static func page(_ report: ChaosReport) -> String {
     var html = """
       <!DOCTYPE html>
       <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -49,7 +49,7 @@ package enum HTMLReport {
 
   private static func section(_ run: RunReport, _ index: Int) -> String {
     var html = """
-      <h2 id="run\(index)">\(mark(run.passes)) \(escaped(run.scenario))\(run.seed == 0 ? "" : ", seed \(run.seed)")</h2>
+      <h2 id="run\(index)">\(mark(run.passes)) \(escaped(run.scenario))\(run.seedText)</h2>
       <p class="about">\(escaped(run.about))</p>
       """
     if let bites = run.bites {

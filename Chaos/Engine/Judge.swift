@@ -11,33 +11,33 @@ import Foundation
 // "Away" is from the moment before something was done until the coordinator itself says that the worker is back.
 
 /// One thing that must hold, and how often it was looked at.
-package struct Invariant: Codable, Sendable, Equatable {
-  package var name: String
-  package var checked: Int
-  package var violations: Int
+struct Invariant: Codable, Sendable, Equatable {
+  var name: String
+  var checked: Int
+  var violations: Int
   /// The first few.
-  package var examples: [String]
+  var examples: [String]
 }
 
 /// What one fault did.
-package struct FaultStory: Codable, Sendable, Equatable {
-  package var number: Int
-  package var what: String
+struct FaultStory: Codable, Sendable, Equatable {
+  var number: Int
+  var what: String
   /// nil = of no scenario.
-  package var kind: FaultKind?
+  var kind: FaultKind?
   /// Seconds from the first request.
-  package var began: Double
-  package var ended: Double
+  var began: Double
+  var ended: Double
   /// Seconds until a coordinator held a victim for down; nil = none did.
-  package var noticed: Double?
+  var noticed: Double?
   /// Seconds from its end until all coordinators saw a whole cluster; nil = they had not when the run ended.
-  package var healed: Double?
+  var healed: Double?
   /// Of the requests under way from its beginning to its end.
-  package var slowestMilliseconds: Double
-  package var degraded: Int
-  package var failed: Int
-  package var outcome: String
-  package var trouble: String?
+  var slowestMilliseconds: Double
+  var degraded: Int
+  var failed: Int
+  var outcome: String
+  var trouble: String?
 }
 
 extension FaultStory {
@@ -51,20 +51,20 @@ extension FaultStory {
   }
 }
 
-package struct Verdict: Codable, Sendable {
-  package var invariants: [Invariant]
-  package var figures: [Figure]
-  package var faults: [FaultStory]
-  package var requests: Int
+struct Verdict: Codable, Sendable {
+  var invariants: [Invariant]
+  var figures: [Figure]
+  var faults: [FaultStory]
+  var requests: Int
   /// Whether something whose name begins so was found wrong.
-  package func violates(_ name: String) -> Bool {
+  func violates(_ name: String) -> Bool {
     invariants.contains { $0.name.hasPrefix(name) && $0.violations > 0 }
       || figures.contains { $0.name.hasPrefix(name) && !$0.pass }
   }
-  package var passes: Bool { invariants.allSatisfy { $0.violations == 0 } && figures.allSatisfy(\.pass) }
+  var passes: Bool { invariants.allSatisfy { $0.violations == 0 } && figures.allSatisfy(\.pass) }
 }
 
-package struct Judge {
+struct Judge {
   typealias Span = ClosedRange<Duration>
   /// What a request is allowed.
   static let timeout: Duration = .milliseconds(500)
@@ -87,9 +87,9 @@ package struct Judge {
   private let coordinatorAway: [[Span]]
 
   /// Says what is wrong with the answer to a request, by its number; nil = nothing.
-  package typealias AnswerReader = (_ number: Int, _ body: [UInt8]) throws -> String?
+  typealias AnswerReader = (_ number: Int, _ body: [UInt8]) throws -> String?
 
-  package init(_ evidence: Evidence, check: @escaping AnswerReader) {
+  init(_ evidence: Evidence, check: @escaping AnswerReader) {
     self.evidence = evidence
     self.check = check
     let coordinators = 0..<evidence.scenario.cluster.coordinators
@@ -98,7 +98,7 @@ package struct Judge {
   }
 
   /// - Parameter progress: told how many answers of all have been compared.
-  package func verdict(progress: (Int, Int) -> Void = { _, _ in }) throws -> Verdict {
+  func verdict(progress: (Int, Int) -> Void = { _, _ in }) throws -> Verdict {
     var invariants = try answersAreRight(progress)
     invariants += [endsOnce(), inTime(), nothingFailed(), nothingDegraded()]
     invariants += budgets()
@@ -171,12 +171,12 @@ package struct Judge {
   }
 
   private func place(_ request: Evidence.Request) -> String {
-    "request \(request.number) at \(seconds(request.due))\(after(request.due))"
+    "request \(request.number) at \(moment(request.due))\(after(request.due))"
   }
   /// The fault that was last begun before some time.
   private func after(_ time: Duration) -> String {
     guard let fault = evidence.faults.last(where: { $0.began <= time }) else { return "" }
-    return ", \(seconds(time - fault.began)) after \(fault.planned.what)"
+    return ", \(moment(time - fault.began)) after \(fault.planned.what)"
   }
   private func isExcused(_ request: Evidence.Request, _ spans: [[Span]]) -> Bool {
     guard spans.indices.contains(request.coordinator) else { return false }
@@ -196,7 +196,7 @@ package struct Judge {
         let retried = count.retryLegs - 0.10 * count.primaryLegs - 2 * (count.at / .seconds(1))
         leastHedges = min(leastHedges, hedged)
         leastRetries = min(leastRetries, retried)
-        let at = "c\(count.coordinator + 1) by \(seconds(count.at))"
+        let at = "c\(count.coordinator + 1) by \(moment(count.at))"
         hedges.note(
           hedged - leastHedges > Self.hedgesSaved ? "\(at): \(Int(hedged - leastHedges)) more than earned" : nil)
         retries.note(
@@ -247,7 +247,7 @@ package struct Judge {
           && fault.planned.victims.contains { end.what.hasPrefix($0 + " ") }
           && fault.began <= end.at && end.at <= fault.ended + .seconds(1)
       }
-      finding.note(isMeant ? nil : "\(end.what) at \(seconds(end.at))\(after(end.at))")
+      finding.note(isMeant ? nil : "\(end.what) at \(moment(end.at))\(after(end.at))")
     }
     if evidence.unasked.isEmpty { finding.note(nil) }
     return finding.invariant
@@ -277,7 +277,7 @@ package struct Judge {
       let lines = history.filter { $0.sequence == said.sequence }
       let isThere = lines.count == 1 && lines[0].rollout == said.rollout && lines[0].to == said.to
       finding.note(
-        isThere ? nil : "number \(said.sequence), \(said.rollout) to \(said.to), at \(seconds(said.at)): \(lines.count)"
+        isThere ? nil : "number \(said.sequence), \(said.rollout) to \(said.to), at \(moment(said.at)): \(lines.count)"
       )
     }
     return finding.invariant
@@ -307,7 +307,7 @@ package struct Judge {
             let allowed = fault.map { Self.downsMax($0.planned.kind) } ?? 0
             finding.note(
               downs[number, default: 0] > allowed
-                ? "w\(worker + 1) down at \(seconds(sample.at))\(after(sample.at))" : nil)
+                ? "w\(worker + 1) down at \(moment(sample.at))\(after(sample.at))" : nil)
           }
           isDown = now
         }
@@ -474,4 +474,4 @@ package struct Judge {
 }
 
 func rounded(_ value: Double) -> Double { (value * 1000).rounded() / 1000 }
-private func seconds(_ duration: Duration) -> String { String(format: "%.3f s", duration / .seconds(1)) }
+private func moment(_ duration: Duration) -> String { String(format: "%.3f s", duration / .seconds(1)) }

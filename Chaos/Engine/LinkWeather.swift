@@ -7,27 +7,27 @@ import RankingCore
 //              t1 ≤ t2 ≤ …                                            held while the direction is cut
 
 /// The weather on a link; everything off is a clear day.
-package struct LinkWeather: Sendable, Equatable {
-  package var delay: Duration = .zero
-  package var jitter: Duration = .zero
+struct LinkWeather: Sendable, Equatable {
+  var delay: Duration = .zero
+  var jitter: Duration = .zero
   /// Of what is read at once, this share waits for `stall`.
-  package var lossShare = 0.0
-  package var stall: Duration = .zero
-  package var bytesPerSecond: Double?
-  package var sliceMax: Int?
+  var lossShare = 0.0
+  var stall: Duration = .zero
+  var bytesPerSecond: Double?
+  var sliceMax: Int?
   /// Between two pieces.
-  package var gap: Duration = .zero
+  var gap: Duration = .zero
   /// From the coordinator to the worker, and back: nothing leaves.
-  package var isCutOut = false
-  package var isCutIn = false
-  package init() {}
+  var isCutOut = false
+  var isCutIn = false
+  init() {}
 }
 
 /// One direction of one connection.
-package struct Lane: Sendable {
-  package enum Direction: Sendable { case out, back }
+struct Lane: Sendable {
+  enum Direction: Sendable { case out, back }
   /// So much may wait in a relay before it stops reading, as in a router's buffer.
-  package static let waitingMax = 1 << 20
+  static let waitingMax = 1 << 20
 
   private struct Piece {
     var bytes: [UInt8]
@@ -41,11 +41,11 @@ package struct Lane: Sendable {
   /// When the next byte may leave, at the speed of the link.
   private var pacedTo: Duration = .zero
   private var lastFrom: Duration = .zero
-  package private(set) var waiting = 0
+  private(set) var waiting = 0
 
-  package init(_ direction: Direction) { self.direction = direction }
+  init(_ direction: Direction) { self.direction = direction }
 
-  package mutating func take(
+  mutating func take(
     _ bytes: [UInt8], now: Duration, _ weather: LinkWeather, _ generator: inout SeededGenerator
   ) {
     var from = now + weather.delay
@@ -58,7 +58,7 @@ package struct Lane: Sendable {
   }
 
   /// What may be written now; `sent` says how much of it was.
-  package func next(now: Duration, _ weather: LinkWeather) -> ArraySlice<UInt8>? {
+  func next(now: Duration, _ weather: LinkWeather) -> ArraySlice<UInt8>? {
     guard head < pieces.count, !isCut(weather) else { return nil }
     let piece = pieces[head]
     guard piece.from <= now else { return nil }
@@ -72,7 +72,7 @@ package struct Lane: Sendable {
     return piece.bytes[piece.start..<(piece.start + length)]
   }
 
-  package mutating func sent(_ count: Int, now: Duration, _ weather: LinkWeather) {
+  mutating func sent(_ count: Int, now: Duration, _ weather: LinkWeather) {
     guard count > 0 else { return }
     waiting -= count
     pacedTo = now + weather.gap
@@ -89,13 +89,13 @@ package struct Lane: Sendable {
   }
 
   /// When `next` may have something again; nil = not before something else happens.
-  package func wakeAt(_ weather: LinkWeather) -> Duration? {
+  func wakeAt(_ weather: LinkWeather) -> Duration? {
     guard head < pieces.count, !isCut(weather) else { return nil }
     return max(pieces[head].from, pacedTo)
   }
 
-  package var isFull: Bool { waiting >= Self.waitingMax }
-  package var isEmpty: Bool { head == pieces.count }
+  var isFull: Bool { waiting >= Self.waitingMax }
+  var isEmpty: Bool { head == pieces.count }
 
   private func isCut(_ weather: LinkWeather) -> Bool { direction == .out ? weather.isCutOut : weather.isCutIn }
 }

@@ -19,7 +19,7 @@ import Terminal
 // A namespace lives as long as a process that holds it, and the holders die with the engine, however that ends: nothing
 // is left to be cleaned up.
 
-package final class NamespaceNetwork: Sendable {
+final class NamespaceNetwork: Sendable {
   private static let bridge = "chaos0"
   private let holders: [String: ChildProcess]
   private let nsenter: String
@@ -29,7 +29,7 @@ package final class NamespaceNetwork: Sendable {
   static var isInside: Bool { getenv("CHAOS_INSIDE") != nil }
 
   /// Starts this program again, with the same words, in a network namespace of its own; returns only when it cannot.
-  package static func enter(_ words: [String]) throws {
+  static func enter(_ words: [String]) throws {
     guard !isInside else { return }
     guard geteuid() == 0 else { throw CommandError("network namespaces need root") }
     let unshare = try Tool.find(["unshare"])
@@ -46,7 +46,7 @@ package final class NamespaceNetwork: Sendable {
   static func prepare() throws { try Tool.run(["ip", "link", "set", "lo", "up"]) }
 
   /// - Parameter directory: for the holders' logs.
-  package init(nodes: [String], directory: String) throws {
+  init(nodes: [String], directory: String) throws {
     guard Self.isInside else { throw CommandError("not in a network namespace of its own") }
     nsenter = try Tool.find(["nsenter"])
     iptables = try Tool.find(["iptables"])
@@ -119,5 +119,5 @@ package final class NamespaceNetwork: Sendable {
     return { for line in lines { try Tool.run(command + ["-D"] + line) } }
   }
 
-  package func remove() { for holder in holders.values { holder.kill() } }
+  func remove() { for holder in holders.values { holder.kill() } }
 }

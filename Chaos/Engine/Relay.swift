@@ -18,8 +18,8 @@ import Terminal
 // While the link is cut, connections are made (the kernel does that) and nothing is heard on them.
 
 /// One relay; of any thread.
-package final class Relay: Sendable {
-  package let port: UInt16
+final class Relay: Sendable {
+  let port: UInt16
   private let orders: Orders
 
   /// What the relay's thread is told; it outlives the relay by a moment.
@@ -43,7 +43,7 @@ package final class Relay: Sendable {
   }
 
   /// - Parameter target: a port of loopback.
-  package init(to target: UInt16, seed: UInt64) throws {
+  init(to target: UInt16, seed: UInt64) throws {
     let listener = try RelaySocket.listen()
     port = try RelaySocket.port(of: listener)
     let orders = Orders()
@@ -57,13 +57,13 @@ package final class Relay: Sendable {
   }
   deinit { close() }
 
-  package func change(_ change: (inout LinkWeather) -> Void) { orders.change { change(&$0.weather) } }
+  func change(_ change: (inout LinkWeather) -> Void) { orders.change { change(&$0.weather) } }
   /// RST on every connection, both ways.
-  package func reset() { orders.change { $0.resets += 1 } }
+  func reset() { orders.change { $0.resets += 1 } }
   /// The worker's end of every connection is closed; the coordinator's end stays and is never heard again.
-  package func halfOpen() { orders.change { $0.halfOpens += 1 } }
+  func halfOpen() { orders.change { $0.halfOpens += 1 } }
   /// Ends it with all its connections.
-  package func close() { orders.change { $0.isOver = true } }
+  func close() { orders.change { $0.isOver = true } }
 }
 
 /// Of the relay's thread.

@@ -7,9 +7,9 @@ import Terminal
 
 /// One or several runs.
 package struct ChaosReport: Codable, Sendable {
-  package var title: String
-  package var runs: [RunReport]
-  package var passes: Bool { runs.allSatisfy(\.passes) }
+  var title: String
+  var runs: [RunReport]
+  var passes: Bool { runs.allSatisfy(\.passes) }
   package init(title: String, runs: [RunReport]) {
     self.title = title
     self.runs = runs
@@ -17,53 +17,54 @@ package struct ChaosReport: Codable, Sendable {
 }
 
 package struct RunReport: Codable, Sendable {
-  package var scenario: String
-  package var about: String
-  package var seed: UInt64
+  var scenario: String
+  var about: String
+  /// nil = nothing was drawn.
+  var seed: UInt64?
   /// What repeats it.
-  package var command: String
-  package var seconds: Double
+  var command: String
+  var seconds: Double
   /// Why it did not come to a verdict.
-  package var trouble: String?
-  package var verdict: Verdict?
-  package var timeline: Timeline?
+  var trouble: String?
+  var verdict: Verdict?
+  var timeline: Timeline?
   /// What had to be violated; see `Scenario.bites`.
-  package var bites: String?
+  var bites: String?
   /// Where its processes' logs are; nil = thrown away.
-  package var logs: String?
-  package var passes: Bool {
+  var logs: String?
+  var passes: Bool {
     guard trouble == nil, let verdict else { return false }
     return bites.map(verdict.violates) ?? verdict.passes
   }
 }
 
 /// A run in time.
-package struct Timeline: Codable, Sendable {
+struct Timeline: Codable, Sendable {
   /// Seconds.
-  package var length: Double
-  package var baseline: Double
-  package var bucket: Double
+  var length: Double
+  var baseline: Double
+  var bucket: Double
   /// Requests by when they were due, per bucket; the latencies (ms) are of answers, null where there was none.
-  package var ok: [Int]
-  package var degraded: [Int]
-  package var failed: [Int]
-  package var p50: [Double?]
-  package var p99: [Double?]
-  package var max: [Double?]
+  var ok: [Int]
+  var degraded: [Int]
+  var failed: [Int]
+  var p50: [Double?]
+  var p99: [Double?]
+  var max: [Double?]
   /// The least share of the items that an answer spoke for.
-  package var coverage: [Double?]
+  var coverage: [Double?]
   /// How each coordinator saw each worker.
-  package var lanes: [Lane]
+  var lanes: [Strip]
 
-  package struct Lane: Codable, Sendable {
-    package var coordinator: String
-    package var worker: String
-    package var spans: [Span]
+  struct Strip: Codable, Sendable {
+    var coordinator: String
+    var worker: String
+    var spans: [Span]
   }
-  package struct Span: Codable, Sendable {
-    package var from: Double
-    package var to: Double
-    package var health: String
+  struct Span: Codable, Sendable {
+    var from: Double
+    var to: Double
+    var health: String
   }
 
   /// One request, as far as the picture goes.
@@ -75,7 +76,7 @@ package struct Timeline: Codable, Sendable {
     var share: Double?
   }
 
-  package init(_ evidence: Evidence) {
+  init(_ evidence: Evidence) {
     let dots = evidence.requests.map { request in
       let outcome: LoadTrace.Outcome =
         switch request.outcome {
@@ -83,7 +84,7 @@ package struct Timeline: Codable, Sendable {
         case .degraded: .degraded
         case .failed: .failed
         }
-      let share = outcome == .ok ? 1 : outcome == .degraded ? AnswerShare.items(request.body) : nil
+      let share = outcome == .ok ? 1 : outcome == .degraded ? AnswerCheck.itemsShare(of: request.body) : nil
       return Dot(due: request.due, latency: request.latency, outcome: outcome, share: share)
     }
     self.init(dots, length: evidence.end, baseline: evidence.baseline)
@@ -91,7 +92,7 @@ package struct Timeline: Codable, Sendable {
       let samples = evidence.samples.filter { $0.coordinator == coordinator }
       for worker in evidence.holdings.indices {
         lanes.append(
-          Lane(
+          Strip(
             coordinator: "c\(coordinator + 1)", worker: "w\(worker + 1)",
             spans: Self.spans(samples, worker, end: length)))
       }
@@ -99,7 +100,7 @@ package struct Timeline: Codable, Sendable {
   }
 
   /// Of a load that nobody watched the cluster under.
-  package init(_ trace: LoadTrace) {
+  init(_ trace: LoadTrace) {
     let dots = trace.samples.map { Dot(due: $0.due, latency: $0.latency, outcome: $0.outcome) }
     self.init(dots, length: trace.samples.map(\.end).max() ?? .zero, baseline: .zero)
   }
@@ -147,12 +148,14 @@ package struct Timeline: Codable, Sendable {
 
 extension ChaosReport {
   /// The reader's text.
-  package var text: String { runs.map(\.text).joined(separator: "\n\n") }
+  var text: String { runs.map(\.text).joined(separator: "\n\n") }
 }
 
 extension RunReport {
-  package var text: String {
-    var lines = ["\(passes ? "PASS" : "FAIL")  \(scenario), seed \(seed): \(about) (\(Int(seconds)) s)"]
+  var seedText: String { seed.map { ", seed \($0)" } ?? "" }
+
+  var text: String {
+    var lines = ["\(passes ? "PASS" : "FAIL")  \(scenario)\(seedText): \(about) (\(Int(seconds)) s)"]
     if let trouble { lines.append("  ! \(trouble)") }
     if let bites { lines.append("  without a defence, so that this must be violated: \(bites)") }
     if let verdict {

@@ -29,9 +29,7 @@ package struct ReportFile {
       let faults = run.verdict?.faults ?? []
       bytes = Array(TimelinePicture(timeline, faults: faults).svg(title: "\(run.scenario): \(run.about)").utf8)
     case .json:
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-      bytes = [UInt8](try encoder.encode(report))
+      bytes = [UInt8](try Console.json(report))
     }
     try AtomicFile.write(bytes, to: path)
   }

@@ -13,24 +13,24 @@ import Terminal
 // Faults that may not overlap are done one after the other on one thread, each when its time has come and the cluster
 // is whole; those that may have a thread each, and wait only for what strikes the same member.
 
-package struct Run {
-  package let scenario: Scenario
-  package let seed: UInt64
-  package let executable: String
-  package let directory: String
-  package let shimSource: String
+struct Run {
+  let scenario: Scenario
+  let seed: UInt64
+  let executable: String
+  let directory: String
+  let shimSource: String
   /// Where a cluster is that is to be used instead of one of its own.
-  package var attached: ClusterHarness.StateDirectory?
+  var attached: ClusterHarness.StateDirectory?
   /// Whether somebody wants it to end.
-  package let isOver: @Sendable () -> Bool
-  package let say: @Sendable (String) -> Void
+  let isOver: @Sendable () -> Bool
+  let say: @Sendable (String) -> Void
 
-  package struct Result {
-    package var evidence: Evidence
-    package var verdict: Verdict
+  struct Result {
+    var evidence: Evidence
+    var verdict: Verdict
   }
 
-  package init(
+  init(
     _ scenario: Scenario, seed: UInt64, executable: String, directory: String, shimSource: String,
     isOver: @escaping @Sendable () -> Bool = { false }, say: @escaping @Sendable (String) -> Void = { _ in }
   ) {
@@ -47,7 +47,7 @@ package struct Run {
   /// How long a cluster may take to be whole after its last fault.
   static let wholeLimit: Duration = .seconds(90)
 
-  package func run() throws -> Result {
+  func run() throws -> Result {
     let stage = try stage()
     var evidence: Evidence
     do {
@@ -78,7 +78,7 @@ package struct Run {
     actual.cluster.workers = stage.cluster.workers.count
     actual.cluster.coordinators = stage.cluster.coordinators.count
     var evidence = Evidence(
-      scenario: actual, seed: seed, holdings: stage.holdings, shards: (stage.holdings.joined().max() ?? -1) + 1)
+      scenario: actual, holdings: stage.holdings, shards: (stage.holdings.joined().max() ?? -1) + 1)
     do {
       try wait(for: "a whole cluster", limit: Self.wholeLimit) { watch.isWhole(since: .zero) }
       _ = try load(stage, for: Self.warmUp, into: nil).map { try $0.result() }
@@ -185,7 +185,7 @@ private struct FaultDoer: Sendable {
           .init(planned: fault, began: watch.now, ended: watch.now, trouble: "the cluster was not whole before it"))
         return
       }
-      `do`(fault)
+      inflict(fault)
     }
   }
 
@@ -199,7 +199,7 @@ private struct FaultDoer: Sendable {
       let thread = Thread {
         let struck = fault.victims.isEmpty ? [fault.on.rawValue] : fault.victims
         busy.enter(struck)
-        `do`(fault)
+        inflict(fault)
         busy.leave(struck)
         over.leave()
       }
@@ -209,7 +209,7 @@ private struct FaultDoer: Sendable {
     over.wait()
   }
 
-  private func `do`(_ fault: PlannedFault) {
+  private func inflict(_ fault: PlannedFault) {
     say("\(fault.number): \(fault.what)")
     let began = watch.now
     do {

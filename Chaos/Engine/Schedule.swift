@@ -7,20 +7,20 @@ import RankingCore
 //   every 5 s, for 0.5 … 1.5 s     |--x===----|-----x=---|x==-------|     one in each period, anywhere in it
 
 /// One fault of a run, before it happens.
-package struct PlannedFault: Codable, Sendable, Equatable {
-  package var number: Int
-  package var kind: FaultKind
-  package var on: FaultKind.Subject
+struct PlannedFault: Sendable, Equatable {
+  var number: Int
+  var kind: FaultKind
+  var on: FaultKind.Subject
   /// The members struck: one, or two of a pair; empty for etcd and the cluster. For a link the worker's end.
-  package var victims: [String]
+  var victims: [String]
   /// The coordinator's end of one link; empty = all coordinators.
-  package var from = ""
+  var from = ""
   /// Counted from the beginning of the faults' time.
-  package var at: Duration
-  package var lasts: Duration
-  package var parameters: [String: Double]
+  var at: Duration
+  var lasts: Duration
+  var parameters: [String: Double]
 
-  package var what: String {
+  var what: String {
     let whom =
       switch on {
       case .link: "→ \(victims.joined())"
@@ -35,7 +35,7 @@ package struct PlannedFault: Codable, Sendable, Equatable {
 extension Scenario {
   /// The plan of a run.
   /// - Parameter holdings: the shards of each worker, for pairs.
-  package func schedule(seed: UInt64, holdings: [[Int]]) -> [PlannedFault] {
+  func schedule(seed: UInt64, holdings: [[Int]]) -> [PlannedFault] {
     var planned: [PlannedFault] = []
     for (index, line) in faults.enumerated() {
       var generator = SeededGenerator(seed: seed &* 1_000_003 &+ UInt64(index))

@@ -10,12 +10,12 @@ import Terminal
 // it is told what to believe.
 
 /// The preloaded library.
-package struct ShimLibrary: Sendable {
-  package let path: String
+struct ShimLibrary: Sendable {
+  let path: String
 
   /// Compiles it.
   /// - Throws: `CommandError` when there is no C compiler; the Swift toolchain brings one, `clang`.
-  package init(source: String, in directory: String) throws {
+  init(source: String, in directory: String) throws {
     path = directory + "/chaos-shim.so"
     let compiler = try Tool.find(["clang", "cc", "gcc"])
     try Tool.run([compiler, "-O2", "-shared", "-fPIC", "-o", path, source, "-ldl"])
@@ -23,12 +23,12 @@ package struct ShimLibrary: Sendable {
 }
 
 /// What one process believes of time and disks.
-package final class ShimOrders: Sendable {
-  package let environment: [String: String]
+final class ShimOrders: Sendable {
+  let environment: [String: String]
   private let file: Int32
 
   /// - Parameter disk: the directory whose disk can be made odd.
-  package init(_ library: ShimLibrary, page: String, disk: String) throws {
+  init(_ library: ShimLibrary, page: String, disk: String) throws {
     environment = ["LD_PRELOAD": library.path, "CHAOS_SHIM": page, "CHAOS_SHIM_DIRECTORY": disk]
     file = open(page, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     guard file >= 0, ftruncate(file, 4096) == 0 else {
@@ -37,17 +37,17 @@ package final class ShimOrders: Sendable {
   }
   deinit { close(file) }
 
-  package func wallClock(ahead seconds: Double) { put(Int64(seconds * 1e9), at: 0) }
+  func wallClock(ahead seconds: Double) { put(Int64(seconds * 1e9), at: 0) }
   /// Time is counted by the wall clock.
-  package func countsByWallClock(_ yes: Bool) { put(Int32(yes ? 1 : 0), at: 8) }
-  package func syncFails(_ error: Int32) { put(error, at: 12) }
-  package func syncTakes(_ milliseconds: Double) { put(Int32(milliseconds), at: 16) }
+  func countsByWallClock(_ yes: Bool) { put(Int32(yes ? 1 : 0), at: 8) }
+  func syncFails(_ error: Int32) { put(error, at: 12) }
+  func syncTakes(_ milliseconds: Double) { put(Int32(milliseconds), at: 16) }
   /// Nothing is written, and the disk says so (ENOSPC), or lies.
-  package func diskFails(lies: Bool) {
+  func diskFails(lies: Bool) {
     put(lies ? 0 : ENOSPC, at: 20)
     put(Int32(lies ? 1 : 0), at: 24)
   }
-  package func diskIsWell() {
+  func diskIsWell() {
     put(Int32(0), at: 20)
     put(Int32(0), at: 24)
   }
@@ -59,8 +59,8 @@ package final class ShimOrders: Sendable {
 }
 
 /// Programs that the engine needs of the machine.
-package enum Tool {
-  package static func find(_ names: [String]) throws -> String {
+enum Tool {
+  static func find(_ names: [String]) throws -> String {
     let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
     let folders = path.split(separator: ":").map(String.init) + ["/usr/sbin", "/sbin"]
     for name in names {
@@ -74,7 +74,7 @@ package enum Tool {
   /// Runs a program to its end. (Not by Foundation's Process: that needs a network, which a new namespace has not.)
   /// - Throws: `CommandError` with what it said when it does not end with 0, or not within half a minute.
   @discardableResult
-  package static func run(_ words: [String]) throws -> String {
+  static func run(_ words: [String]) throws -> String {
     let log = "\(FileManager.default.temporaryDirectory.path)/chaos-tool-\(UUID().uuidString)"
     defer { try? FileManager.default.removeItem(atPath: log) }
     let program = words[0].hasPrefix("/") ? words[0] : try find([words[0]])

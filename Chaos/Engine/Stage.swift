@@ -12,7 +12,7 @@ import Terminal
 //                  ──relay──► w2 ── stores/w2
 //                               …
 
-package final class Stage: Sendable {
+final class Stage: Sendable {
   let scenario: Scenario
   let cluster: any ClusterHandle
   /// The same, if the engine started it.

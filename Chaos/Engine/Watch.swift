@@ -4,7 +4,7 @@ import Foundation
 import Synchronization
 
 /// Looks at every coordinator all the time: a thread for each.
-package final class Watch: Sendable {
+final class Watch: Sendable {
   /// How often health is looked at, and how often metrics are.
   static let interval: Duration = .milliseconds(50)
   static let countsInterval: Duration = .seconds(1)

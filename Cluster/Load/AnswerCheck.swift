@@ -24,11 +24,11 @@ package final class AnswerLog: Sendable {
   private let answers = Mutex<[SeenAnswer]>([])
   package init(every: Int = 1) { self.every = every }
 
-  package func add(_ index: Int, sent: Duration, _ response: ClientResponse) {
-    guard index % every == 0, response.status == 200 else { return }
-    let parsed = try? response.body.withUnsafeBytes { try ParsedAnswer($0) }
+  package func add(_ end: LoadGenerator.RequestEnd) {
+    guard end.number % every == 0, let sent = end.sent, !end.body.isEmpty else { return }
+    let parsed = try? end.body.withUnsafeBytes { try ParsedAnswer($0) }
     let answer = SeenAnswer(
-      index: index, sent: sent, received: Monotonic.now, body: response.body, missing: parsed?.missing.sorted() ?? [-1])
+      index: end.number, sent: sent, received: end.ended, body: end.body, missing: parsed?.missing.sorted() ?? [-1])
     answers.withLock { $0.append(answer) }
   }
   package var all: [SeenAnswer] { answers.withLock { $0 } }
@@ -39,7 +39,8 @@ package final class TroubleLog: Sendable {
   private let counts = Mutex<[String: Int]>([:])
   package init() {}
 
-  package func add(_ response: ClientResponse) {
+  package func add(_ end: LoadGenerator.RequestEnd) {
+    guard let response = end.response else { return }
     guard response.status != 200 || LoadGenerator.isComplete(response.body) != true else { return }
     let object = (try? JSONSerialization.jsonObject(with: Data(response.body))) as? [String: Any]
     let missing = (object?["coverage"] as? [String: Any])?["missing"] as? [[String: Any]]
@@ -114,6 +115,11 @@ package final class AnswerCheck {
       return "coverage \(given.answered), \(given.coverageItems), not \(wanted.coverageItems), for \(text)"
     }
     return nil
+  }
+
+  /// The share of the items that an answer speaks for; 0 when it is none.
+  package static func itemsShare(of body: [UInt8]) -> Double {
+    (try? body.withUnsafeBytes { try ParsedAnswer($0) })?.coverageItems ?? 0
   }
 
   private func answer(_ asked: Asked, shards: Int, _ bundle: String) throws -> ParsedAnswer {

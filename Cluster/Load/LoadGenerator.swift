@@ -43,10 +43,6 @@ package struct LoadGenerator: Sendable {
   package var limit: Duration
   /// Keeps what became of each request.
   package var traces = false
-  /// Gets replies to look at, on the loop's thread: the request's number, when it was sent (as `Monotonic` tells), and
-  /// the reply.
-  package var inspect: (@Sendable (Int, Duration, ClientResponse) -> Void)?
-
   /// Gets the end of every request, on the loop's thread.
   package var ended: (@Sendable (RequestEnd) -> Void)?
 
@@ -74,8 +70,10 @@ package struct LoadGenerator: Sendable {
     package var sent: Duration?
     package var ended: Duration
     package var outcome: LoadTally.Outcome
+    /// Of any status; nil = there was none.
+    package var response: ClientResponse?
     /// The answer; empty when there is none.
-    package var body: [UInt8]
+    package var body: [UInt8] { response.map { $0.status == 200 ? $0.body : [] } ?? [] }
   }
 
   package struct Run: Sendable {
@@ -247,9 +245,8 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
     ) { [self] result in
       if let timer { loop.cancel(timer) }
       outstanding -= 1
-      let body = if case .success(let response) = result, response.status == 200 { response.body } else { [UInt8]() }
-      count(index, LoadGenerator.outcome(of: result), due: due, sent: sent, body)
-      if let inspect = plan.inspect, case .success(let response) = result { inspect(index, sent, response) }
+      let response = try? result.get()
+      count(index, LoadGenerator.outcome(of: result), due: due, sent: sent, response)
       endIfFinished()
     }
     guard let live, let call else {
@@ -260,11 +257,12 @@ private final class LoadRun: HTTPClientDelegate, @unchecked Sendable {
   }
 
   private func count(
-    _ number: Int, _ outcome: LoadTally.Outcome, due: Duration, sent: Duration? = nil, _ body: [UInt8] = []
+    _ number: Int, _ outcome: LoadTally.Outcome, due: Duration, sent: Duration? = nil,
+    _ response: ClientResponse? = nil
   ) {
     let now = Monotonic.now
     let latency = now - due
-    plan.ended?(.init(number: number, due: due, sent: sent, ended: now, outcome: outcome, body: body))
+    plan.ended?(.init(number: number, due: due, sent: sent, ended: now, outcome: outcome, response: response))
     shared.withLock { $0.add(outcome, latency: latency) }
     if plan.traces { trace.add(due: due - start, latency: latency, outcome) }
   }

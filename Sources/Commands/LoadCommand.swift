@@ -1,7 +1,6 @@
 import ClusterHarness
 import ClusterLoad
 import Foundation
-import Synchronization
 import Terminal
 
 extension Command {
@@ -50,23 +49,16 @@ extension Command {
       limit: invocation.duration("timeout"))
     generator.traces = windows != nil
 
-    let interrupted = Mutex(false)
-    let signals = Thread {
-      while Signals.next(within: .seconds(3600)) == nil {}
-      interrupted.withLock { $0 = true }
-      while Signals.next(within: .seconds(3600)) == nil {}
-      Console.end(130)
-    }
-    signals.start()
+    let interrupted = Interrupt()
     let run = try generator.run(
-      stopped: { interrupted.withLock { $0 } },
+      stopped: { interrupted.isSet },
       tick: { tally, elapsed in Console.live(liveLine(tally, elapsed, duration)) })
     Console.live("")
     let tally = run.tally
     var report = LoadReport(tally, rate: rate, elapsed: run.elapsed)
     report.windows = windows.map { run.trace.windows(of: $0) }
     try Console.printJSON(report)
-    if interrupted.withLock({ $0 }) { return 130 }
+    if interrupted.isSet { return 130 }
     return tally.failures == 0 ? 0 : 1
   }
 

@@ -60,9 +60,16 @@ package enum Console {
 
   /// Prints a value as one line of JSON on standard output.
   package static func printJSON(_ value: some Encodable) throws {
+    print(String(decoding: try json(value), as: UTF8.self))
+  }
+
+  /// One line of JSON. A figure without bound, such as the time of what never happened, is the text "inf".
+  package static func json(_ value: some Encodable) throws -> Data {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    encoder.nonConformingFloatEncodingStrategy = .convertToString(
+      positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
+    return try encoder.encode(value)
   }
 
   /// Ends the process with temporaries removed.

@@ -1,5 +1,6 @@
 import Bundles
 import Foundation
+import Synchronization
 
 #if canImport(Glibc)
   import Glibc
@@ -41,6 +42,27 @@ package enum Signals {
         TemporaryPaths.removeAll()
         _exit(128 + signal)
       }
+    }
+    thread.name = "signals"
+    thread.start()
+  }
+}
+
+/// Whether somebody wants a long command to end: asked now and then while it runs. The second signal ends the process
+/// at once.
+package final class Interrupt: Sendable {
+  private let state = Mutex(false)
+  package var isSet: Bool { state.withLock { $0 } }
+
+  /// Listens from now on.
+  /// - Parameter said: told at the first signal.
+  package init(_ said: @escaping @Sendable () -> Void = {}) {
+    let thread = Thread { [self] in
+      while Signals.next(within: .seconds(3600)) == nil {}
+      state.withLock { $0 = true }
+      said()
+      while Signals.next(within: .seconds(3600)) == nil {}
+      Console.end(130)
     }
     thread.name = "signals"
     thread.start()

@@ -3,6 +3,7 @@ import RankingCore
 import Testing
 import Transport
 
+@testable import ChaosEngine
 @testable import Agreement
 
 /// A real etcd behind a network that loses replies, falls silent, and ends.
@@ -36,7 +37,7 @@ struct EtcdPartitionTests {
 
   /// The commit goes in and its reply never comes: it is found by its id, and is there once.
   @Test func aLostReplyIsFoundAgain() throws {
-    let proxy = CutProxy(to: etcd.port)
+    let proxy = try Relay(to: etcd.port, seed: 1)
     let one = run("one", [proxy.port])
     let epoch = try one.waitDriving().epoch
     let witness = run("witness", [etcd.port])
@@ -44,7 +45,7 @@ struct EtcdPartitionTests {
     var revision = try settle(one)
     for number in 1...5 {
       let start = one.journal.all.count
-      proxy.set(.loseReplies)
+      proxy.change { $0.isCutIn = true }
       let pending = try one.begin(revision, [UInt8(number)], "\(number)", as: .driver(epoch: epoch))
       let seen = try witness.waitState(revision + 1)
       #expect(seen.state.bytes == [UInt8(number)] && pending.all.isEmpty)
@@ -56,9 +57,9 @@ struct EtcdPartitionTests {
         }
       }
       // Only when the connection is gone may replies pass again: this one might still be on its way.
-      proxy.cut()
+      proxy.reset()
       try one.wait(from: start, "away") { if case .away = $0 { true } else { false } }
-      proxy.set(.pass)
+      proxy.change { $0 = LinkWeather() }
       let outcome = try #require(pending.wait { $0 }, "\(one.text)").value
       #expect(outcome == .committed(revision: seen.state.revision))
       revision = seen.state.revision
@@ -71,15 +72,15 @@ struct EtcdPartitionTests {
 
   /// The request never arrives: it is made again, and goes in once.
   @Test func aLostRequestIsMadeAgain() throws {
-    let proxy = CutProxy(to: etcd.port)
+    let proxy = try Relay(to: etcd.port, seed: 1)
     let one = run("one", [proxy.port])
     let first = try settle(one)
-    proxy.set(.silent)
+    proxy.change { ($0.isCutOut, $0.isCutIn) = (true, true) }
     let pending = try one.begin(first, [1], "a")
     // Our own time limit drops the connection.
     try one.wait("away") { if case .away = $0 { true } else { false } }
     #expect(pending.all.isEmpty)
-    proxy.set(.pass)
+    proxy.change { $0 = LinkWeather() }
     guard case .committed = try #require(pending.wait { $0 }, "\(one.text)").value else {
       Issue.record("\(pending.all)")
       return
@@ -91,7 +92,7 @@ struct EtcdPartitionTests {
 
   /// While somebody else was first, what was lost on the way says so, and stays out.
   @Test func aLostRequestThatCameTooLateIsAConflict() throws {
-    let proxy = CutProxy(to: etcd.port)
+    let proxy = try Relay(to: etcd.port, seed: 1)
     let one = run("one", [proxy.port])
     _ = try one.waitDriving()
     let other = run("other", [etcd.port])
@@ -99,14 +100,14 @@ struct EtcdPartitionTests {
     try other.wait("notDriving") { $0 == .notDriving(driver: "one") }
     let first = try settle(one)
     _ = try other.waitState(first)
-    proxy.set(.silent)
+    proxy.change { ($0.isCutOut, $0.isCutIn) = (true, true) }
     let pending = try one.begin(first, [1], "a")
     guard case .committed(let revision) = try other.commit(first, [2], "b") else {
       Issue.record("the other cannot commit\n\(other.text)")
       return
     }
-    proxy.set(.pass)
-    proxy.cut()
+    proxy.change { $0 = LinkWeather() }
+    proxy.reset()
     let current = StoredState(revision: revision, sequence: 2, bytes: [2])
     #expect(try #require(pending.wait { $0 }, "\(one.text)").value == .conflict(current: current))
     #expect(try one.history(from: 2) == ["b"])
@@ -117,17 +118,17 @@ struct EtcdPartitionTests {
 
   /// Whether it went in cannot be learnt in time, and that is what is said.
   @Test func aCommitThatCannotBeAskedAboutIsUnknown() throws {
-    let proxy = CutProxy(to: etcd.port)
+    let proxy = try Relay(to: etcd.port, seed: 1)
     let one = run("one", [proxy.port])
     let first = try settle(one)
-    proxy.set(.loseReplies)
+    proxy.change { $0.isCutIn = true }
     let pending = try one.begin(first, [1], "a")
     guard case .unknown(let why) = try #require(pending.wait { $0 }).value else {
       Issue.record("\(pending.all)")
       return
     }
     #expect(why.hasPrefix("127.0.0.1:\(proxy.port): "), "\(why)")
-    proxy.set(.pass)
+    proxy.change { $0 = LinkWeather() }
     // The next state tells.
     #expect(try one.waitState(first + 1).state.bytes == [1])
     try one.stop()
@@ -136,7 +137,7 @@ struct EtcdPartitionTests {
 
   /// The one that is cut off stops before the other starts, and its last commit is refused.
   @Test func aDriverThatIsCutOffStopsFirst() throws {
-    let proxy = CutProxy(to: etcd.port)
+    let proxy = try Relay(to: etcd.port, seed: 1)
     let one = run("one", [proxy.port])
     let first = try one.waitDriving()
     let two = run("two", [etcd.port])
@@ -144,7 +145,7 @@ struct EtcdPartitionTests {
     let base = try settle(one)
     _ = try two.waitState(base)
     let start = one.journal.all.count
-    proxy.set(.silent)
+    proxy.change { ($0.isCutOut, $0.isCutIn) = (true, true) }
     let silentAt = EventLoop.clock()
     let late = try one.begin(base, [1], "late", as: .driver(epoch: first.epoch))
     let second = try two.waitDriving()
@@ -154,7 +155,7 @@ struct EtcdPartitionTests {
       "cut off: it stops after \((lostAt - silentAt).milliseconds) ms, "
         + "the other drives after \((second.at - silentAt).milliseconds) ms")
     #expect(lostAt < second.at && second.epoch > first.epoch)
-    proxy.set(.pass)
+    proxy.change { $0 = LinkWeather() }
     let back = try one.wait(from: start, "back") { $0 == .back }
     #expect(one.journal.all[start..<back].contains { $0.event == .notDriving(driver: "two") })
     // Nobody has changed the state: it is who drives that keeps the late commit out.
@@ -175,9 +176,9 @@ struct EtcdPartitionTests {
 
   /// A dead endpoint and one that never says anything come before the one that works.
   @Test func theNextEndpointIsTried() throws {
-    let (dead, silent) = (CutProxy(to: etcd.port), CutProxy(to: etcd.port))
+    let (dead, silent) = (try Relay(to: etcd.port, seed: 1), try Relay(to: etcd.port, seed: 1))
     dead.close()
-    silent.set(.silent)
+    silent.change { ($0.isCutOut, $0.isCutIn) = (true, true) }
     let one = run("one", [dead.port, silent.port, etcd.port])
     _ = try one.waitDriving()
     let why = one.journal.all.compactMap { told in

@@ -10,7 +10,7 @@ import Testing
     let json =
       #"{"seconds": 10, "baseline_s": 2, "cluster": \#(cluster), "faults": [{"kind": "kill"}], "limits": \#(limits)}"#
     var evidence = Evidence(
-      scenario: try Scenario(name: "it", json: Data(json.utf8)), seed: 1, holdings: [[0], [0, 1], [1]], shards: 2)
+      scenario: try Scenario(name: "it", json: Data(json.utf8)), holdings: [[0], [0, 1], [1]], shards: 2)
     evidence.end = .seconds(10)
     evidence.requests = (0..<1000).map { number in
       let due = Duration.milliseconds(10 * number)

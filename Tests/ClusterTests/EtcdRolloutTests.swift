@@ -2,6 +2,7 @@ import ClusterHarness
 import Foundation
 import Testing
 
+@testable import ChaosEngine
 @testable import ClusterLoad
 
 /// Two coordinators that agree by a real etcd.
@@ -86,7 +87,7 @@ struct EtcdRolloutTests {
   /// One coordinator no longer reaches etcd: it serves what it knows, and the other drives.
   @Test func aCoordinatorCutOffFromEtcdWidensNothing() throws { try withEtcd(aCoordinatorCutOffFromEtcdWidensNothing) }
   private func aCoordinatorCutOffFromEtcdWidensNothing(_ etcd: EtcdProcess) throws {
-    let proxies = ["c1": CutProxy(to: etcd.port), "c2": CutProxy(to: etcd.port)]
+    let proxies = ["c1": try Relay(to: etcd.port, seed: 1), "c2": try Relay(to: etcd.port, seed: 1)]
     defer { for proxy in proxies.values { proxy.close() } }
     let rolling = try cluster(etcd) { options in
       options.etcdOf = proxies.mapValues { ["127.0.0.1:\($0.port)"] }
@@ -96,7 +97,7 @@ struct EtcdRolloutTests {
     let (driver, other) = try roles(rolling)
     let rollout = try rolling.start("v2", ["canary": ["min_time_ms": 4000, "min_sample": 0]])
     try rolling.wait("in canary", at: driver.admin) { $0["home"]?.rollout?.stage == "canary" }
-    proxies[driver.name]?.set(.silent)
+    proxies[driver.name]?.change { ($0.isCutOut, $0.isCutIn) = (true, true) }
     try rolling.wait("driven by the other", at: other.admin) { $0.drives }
     try rolling.wait("away", at: driver.admin) { $0.problem != nil && !$0.drives }
     try rolling.wait("in retire", at: other.admin) { $0["home"]?.rollout?.stage == "retire" }
@@ -105,8 +106,8 @@ struct EtcdRolloutTests {
     let behind = try RolloutReport.fetch(driver.admin ?? "")
     #expect(behind["home"]?.rollout?.stage == "canary" && behind["home"]?.rollout?.step == 0, "\(behind)")
     #expect(try RolloutReport.fetch(other.admin ?? "")["home"]?.rollout?.stage == "retire")
-    proxies[driver.name]?.set(.pass)
-    proxies[driver.name]?.cut()
+    proxies[driver.name]?.change { $0 = LinkWeather() }
+    proxies[driver.name]?.reset()
     try rolling.wait("caught up", at: driver.admin) { $0["home"]?.serving == "v2" }
     let end = try rolling.wait("the end", at: other.admin) { $0["home"]?.last?.id == rollout }["home"]?.last
     #expect(end?.outcome == "done", "\(String(describing: end))\n\(rolling.cluster.logTails())")

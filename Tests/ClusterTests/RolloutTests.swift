@@ -42,7 +42,7 @@ struct RollingCluster {
     var generator = LoadGenerator(
       server: try ServerURL(live.cluster.url), endpoint: .recommend, requests: requests, rate: rate,
       duration: .seconds(300), poisson: false, seed: 1, connections: 2, outstandingMax: 1000, limit: .seconds(5))
-    generator.inspect = { answers.add($0, sent: $1, $2) }
+    generator.ended = { answers.add($0) }
     load = try BackgroundLoad(generator)
     admin = live.cluster.admin
     try live.waitForAnswers(50)

@@ -59,7 +59,7 @@ struct ImportRule {
       imports: ["RankingCore", "Wire", "Bundles", "Oracle", "HTTP2", "Transport", "ClusterHarness", "Terminal"]),
     Target(
       folder: "Chaos/Engine", kind: .tool,
-      imports: ["CLinux", "RankingCore", "Bundles", "HTTP2", "ClusterHarness", "Terminal", "ClusterLoad"]),
+      imports: ["CLinux", "RankingCore", "Bundles", "HTTP2", "Servers", "ClusterHarness", "Terminal", "ClusterLoad"]),
     Target(
       folder: "Sources/Commands", kind: .tool,
       imports: [

@@ -29,7 +29,7 @@ extension FigureRig {
     let healthy = try run(try generator(cluster, for: interval * kills, mixed: true))
     let trouble = TroubleLog()
     let load = try BackgroundLoad(
-      try generator(cluster, for: interval * (2 * kills), mixed: true, inspect: { trouble.add($2) }))
+      try generator(cluster, for: interval * (2 * kills), mixed: true, ended: { trouble.add($0) }))
     var moments: [Duration] = []
     var shown: [(what: String, from: Duration, to: Duration)] = []
     for number in 0..<kills {
@@ -66,7 +66,7 @@ extension FigureRig {
     try warmUp(cluster)
     let answers = AnswerLog()
     let load = try BackgroundLoad(
-      try generator(cluster, for: .seconds(60), inspect: { answers.add($0, sent: $1, $2) }))
+      try generator(cluster, for: .seconds(60), ended: { answers.add($0) }))
     load.wait(until: .seconds(2))
     let before = Monotonic.now
     try cluster.kill(first)
@@ -135,7 +135,7 @@ extension FigureRig {
     let delay = try cluster.report().workers.compactMap(\.hedgeDelayMilliseconds).max() ?? 0
     let trouble = TroubleLog()
     let load = try BackgroundLoad(
-      try generator(cluster, for: length + .seconds(10), inspect: { trouble.add($2) }))
+      try generator(cluster, for: length + .seconds(10), ended: { trouble.add($0) }))
     load.wait(until: .seconds(2))
     let victim = cluster.workers[1].name
     let frozen = load.now
@@ -197,7 +197,7 @@ extension FigureRig {
     try warmUp(cluster)
     let trouble = TroubleLog()
     let load = try BackgroundLoad(
-      try generator(cluster, for: .seconds(20 * count), mixed: true, inspect: { trouble.add($2) }))
+      try generator(cluster, for: .seconds(20 * count), mixed: true, ended: { trouble.add($0) }))
     var slowest: Duration = .zero
     var unclean = 0
     var events: [(what: String, at: Duration)] = []

@@ -79,14 +79,14 @@ struct FigureRig: Sendable {
 
   func generator(
     _ cluster: LocalCluster, rate: Double? = nil, for duration: Duration, mixed: Bool = false, connections: Int = 4,
-    inspect: (@Sendable (Int, Duration, ClientResponse) -> Void)? = nil
+    ended: (@Sendable (LoadGenerator.RequestEnd) -> Void)? = nil
   ) throws -> LoadGenerator {
     var generator = LoadGenerator(
       server: try ServerURL(cluster.url), endpoint: .recommend, requests: bundle.requests(mixed: mixed),
       rate: rate ?? self.rate, duration: duration, poisson: true, seed: 7, connections: connections,
       outstandingMax: 5000, limit: Self.clientLimit)
     generator.traces = true
-    generator.inspect = inspect
+    generator.ended = ended
     return generator
   }
 

@@ -53,9 +53,9 @@ extension FigureRig {
     let load = try BackgroundLoad(
       try generator(
         cluster, for: .seconds(60 * count), mixed: true,
-        inspect: { index, sent, response in
-          answers.add(index, sent: sent, response)
-          trouble.add(response)
+        ended: { end in
+          answers.add(end)
+          trouble.add(end)
         }))
     var done = 0
     var shown: [(what: String, from: Duration, to: Duration)] = []
@@ -150,7 +150,7 @@ extension FigureRig {
       defer { cluster.stop() }
       let trouble = TroubleLog()
       let load = try BackgroundLoad(
-        try generator(cluster, rate: 50, for: .seconds(400), mixed: true, inspect: { trouble.add($2) }))
+        try generator(cluster, rate: 50, for: .seconds(400), mixed: true, ended: { trouble.add($0) }))
       let rollout = try start(version, cluster, ["shadow": ["min_time_ms": 120_000, "min_sample": 20]])
       var sampledAt: Duration?
       var pairs = 0

@@ -32,9 +32,9 @@ extension FigureRig {
     let load = try BackgroundLoad(
       try generator(
         cluster, for: soak + .seconds(120), mixed: true,
-        inspect: { index, sent, response in
-          answers.add(index, sent: sent, response)
-          trouble.add(response)
+        ended: { end in
+          answers.add(end)
+          trouble.add(end)
         }))
     var generator = SeededGenerator(seed: 3)
     var done: [(what: String, at: Duration)] = []
